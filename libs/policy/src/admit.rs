@@ -6,7 +6,9 @@ use crate::range::VersionRange;
 use crate::version::{ProductVersion, ReportedVersion};
 
 /// What a block does to the versions it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
 pub enum BlockAction {
     /// Remote access ends.
     #[default]
@@ -46,7 +48,9 @@ impl VersionBlock {
 }
 
 /// What to do with a version that was never reported or cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
 pub enum UnknownVersion {
     /// Let it in.
     #[default]

@@ -30,6 +30,7 @@ mod parse;
 mod raw;
 mod route;
 mod table;
+mod text_form;
 
 pub use agent_key::{AgentKey, Fingerprint, FingerprintError};
 pub use error::{Position, RouteError, TableError};

@@ -1,0 +1,29 @@
+//! Latchkey's custom resources, `latchkey.dev/v1alpha1`, as types that are valid once they exist.
+//!
+//! Whoever reads an object calls [`Observed::read`]: it never fails. An object that makes no sense (its rules were
+//! skipped, or an older version stored it) is a value too, so that it gets a status instead of a log line.
+
+pub mod condition;
+pub mod installation;
+pub mod observed;
+pub mod remote_instance;
+mod schema;
+pub mod version_block;
+
+pub use condition::Condition;
+pub use installation::{Installation, InstallationSpec};
+pub use observed::{Observed, Unreadable};
+pub use remote_instance::{RemoteInstance, RemoteInstanceSpec, RemoteInstanceStatus};
+pub use version_block::{VersionBlock, VersionBlockSpec, VersionBlockStatus};
+
+/// The API group.
+pub const GROUP: &str = "latchkey.dev";
+/// The API version inside the group.
+pub const VERSION: &str = "v1alpha1";
+/// `apiVersion` of every resource.
+pub const API_VERSION: &str = "latchkey.dev/v1alpha1";
+
+/// Annotation with the SHA-256 of enrolled agents' keys: comma separated, 64 hex digits each.
+pub const AGENT_KEYS_ANNOTATION: &str = "latchkey.dev/agent-keys";
+/// Annotation for `latchkey up`: where the instance listens on this machine, `HOST:PORT`.
+pub const TARGET_ANNOTATION: &str = "latchkey.dev/target";
