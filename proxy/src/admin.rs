@@ -38,6 +38,10 @@ pub trait AdminView: Send + Sync + 'static {
     fn ready(&self) -> Readiness;
     /// Up to `limit` tunnels whose [`TunnelRow::key`] is greater than `after`, in the order of that key.
     fn tunnels(&self, after: Option<&str>, limit: usize) -> Vec<TunnelRow>;
+    /// A page of its own, as JSON: what embeds a proxy may have more to show.
+    fn page(&self, _path: &str) -> Option<String> {
+        None
+    }
     /// Sets the metrics that are not counted as things happen (ages). Called before each scrape.
     fn before_scrape(&self, _metrics: &Metrics) {}
 }
@@ -247,7 +251,10 @@ fn answer(
             Err(message) => text(StatusCode::BAD_REQUEST, message),
         },
         "/" => text(StatusCode::OK, "latchkey-proxy admin: /livez /readyz /metrics /tunnels?limit=&after=\n"),
-        _ => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
+        path => match view.page(path) {
+            Some(body) => respond(StatusCode::OK, "application/json", body),
+            None => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
+        },
     }
 }
 

@@ -13,6 +13,7 @@ pub mod fernet_keys;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod proxy;
 pub mod routes;
 pub mod session_api;
 pub mod settings;

@@ -21,9 +21,18 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// Opens a listening socket that shares its port with other processes of this user.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address, true)
+}
+
+/// Opens a listening socket that has its port alone: an error while anybody else listens there.
+pub fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
+    open(address, false)
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
         // `[::]` takes IPv4 visitors, too.
         socket.set_only_v6(false)?;
@@ -84,6 +93,18 @@ mod tests {
             thread::sleep(Duration::from_millis(2));
         }
         None
+    }
+
+    #[test]
+    fn a_port_of_its_own_is_not_shared() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        assert_eq!(listen_alone(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        let alone = listen_alone(address).unwrap();
+        assert!(listen(address).is_err());
+        drop(alone);
+        assert!(listen(address).is_ok());
     }
 
     #[test]

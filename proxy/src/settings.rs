@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser};
+use clap::{Args, FromArgMatches as _, Parser};
 use route_table::{Cidr, Limits as RouteLimits};
 use snitun::{
     driver::TunnelSettings,
@@ -216,6 +216,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The defaults, and what the environment says: for whoever has a command line of its own.
+    pub fn from_environment() -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("latchkey-proxy").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)
+    }
+
     /// Makes the budget that all tunnels share. Call it once, before the first tunnel.
     #[must_use]
     pub fn with_budget(mut self) -> Self {
@@ -332,5 +338,7 @@ mod tests {
         assert!(marks.reset_at <= marks.tunnel_reset_at);
         assert!(settings.limits.is_unlimited("127.0.0.9".parse().unwrap()));
         assert!(!settings.limits.is_unlimited("192.0.2.1".parse().unwrap()));
+        let alone = Limits::from_environment().unwrap();
+        assert_eq!(alone.max_hello, settings.limits.max_hello);
     }
 }

@@ -94,8 +94,8 @@ async fn server(table: String, settings: SessionApiSettings) -> Server {
         reports: reports.clone(),
         enrolment: Arc::new(NoEnrolment),
     };
-    let desk = Desk::open(parts, None, tokio::runtime::Handle::current()).unwrap().unwrap();
-    let ca = desk.identity().ca().unwrap();
+    let desk = Desk::open(parts, None, tokio::runtime::Handle::current()).unwrap();
+    let ca = desk.identity().unwrap().ca().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -5,6 +5,7 @@
 
 mod desk;
 mod enrol;
+mod heard;
 mod issue;
 mod limiter;
 mod problem;
@@ -16,6 +17,7 @@ mod tls;
 
 pub use desk::{Desk, DeskParts};
 pub use enrol::{EnrolFuture, EnrolRequest, Enrolled, Enrolment, NoEnrolment, parse_enrol_request};
+pub use heard::Heard;
 pub use issue::{IssueRequest, decide_issue, parse_issue_request};
 pub use limiter::{Allowance, Limiter};
 pub use problem::{Problem, ProblemKind};
