@@ -1,7 +1,11 @@
-//! Conditions, as kstatus, `kubectl wait` and GitOps tools read them.
+//! Conditions, as kstatus, `kubectl wait` and tools that deploy from Git read them.
+
+use std::borrow::Cow;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
 
 /// Is it so?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -21,18 +25,17 @@ pub struct Condition {
     /// What it is about, e.g. Ready.
     #[serde(rename = "type")]
     #[schemars(length(max = 316))]
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Is it so?
     pub status: Truth,
     /// One word for programs, e.g. Blocked.
     #[schemars(length(max = 1024))]
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// A sentence for people.
     #[schemars(length(max = 32768))]
-    pub message: String,
+    pub message: Cow<'static, str>,
     /// When `status` changed last (RFC 3339).
-    #[schemars(schema_with = "crate::schema::date_time")]
-    pub last_transition_time: String,
+    pub last_transition_time: Timestamp,
     /// The generation of the object this was said about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,

@@ -3,17 +3,25 @@
 //! Whoever reads an object calls [`Observed::read`]: it never fails. An object that makes no sense (its rules were
 //! skipped, or an older version stored it) is a value too, so that it gets a status instead of a log line.
 
+mod check;
 pub mod condition;
+pub mod crds;
 pub mod installation;
 pub mod observed;
+mod quoted;
 pub mod remote_instance;
 mod schema;
+mod timestamp;
 pub mod version_block;
 
+pub use check::{
+    Checked, MAX_ACCEPTED_BLOCKS, MAX_CUSTOM_DOMAINS, MAX_LABEL_LENGTH, MAX_NOTE_LENGTH, MAX_RATE, Problem,
+};
 pub use condition::Condition;
 pub use installation::{Installation, InstallationSpec};
 pub use observed::{Observed, Unreadable};
 pub use remote_instance::{RemoteInstance, RemoteInstanceSpec, RemoteInstanceStatus};
+pub use timestamp::{Timestamp, TimestampError};
 pub use version_block::{VersionBlock, VersionBlockSpec, VersionBlockStatus};
 
 /// The API group.

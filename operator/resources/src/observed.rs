@@ -1,11 +1,15 @@
 //! Objects as they were found, sense or no sense.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::check::{Checked, Problem};
+
 /// An object that somebody wrote.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "kept behind an Arc wherever there are many")]
 pub enum Observed<T> {
     /// It makes sense.
     Readable(T),
@@ -26,12 +30,19 @@ pub struct Unreadable {
     pub enabled: Option<bool>,
 }
 
-impl<T: DeserializeOwned> Observed<T> {
+impl<T: DeserializeOwned + Checked> Observed<T> {
     /// Reads an object; `Err` only where there is no metadata to speak of.
-    pub fn read(value: Value) -> Result<Self, String> {
-        let error = match serde_path_to_error::deserialize(&value) {
+    ///
+    /// The status takes no part: it is never the only copy of anything, so one that makes no sense is dropped.
+    pub fn read(mut value: Value) -> Result<Self, String> {
+        let mut read = deserialize::<T>(&value);
+        if read.as_ref().is_err_and(|problem| problem.path.starts_with("status")) {
+            value.as_object_mut().map(|object| object.remove("status"));
+            read = deserialize(&value);
+        }
+        let Problem { path, problem } = match read.and_then(|object| object.check().map(|()| object)) {
             Ok(object) => return Ok(Self::Readable(object)),
-            Err(error) => error,
+            Err(problem) => problem,
         };
         let metadata = value.get("metadata").cloned().unwrap_or_default();
         let metadata: ObjectMeta =
@@ -40,7 +51,23 @@ impl<T: DeserializeOwned> Observed<T> {
             return Err("metadata.name is missing".to_owned());
         }
         let enabled = value.pointer("/spec/enabled").and_then(Value::as_bool);
+        Ok(Self::Unreadable(Unreadable { metadata, path, problem, enabled }))
+    }
+}
+
+fn deserialize<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        Ok(Self::Unreadable(Unreadable { metadata, path, problem: error.into_inner().to_string(), enabled }))
+        Problem { path, problem: error.into_inner().to_string() }
+    })
+}
+
+impl<T: Resource> Observed<T> {
+    /// Its name, namespace, generation, age and annotations.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Readable(object) => object.meta(),
+            Self::Unreadable(unreadable) => &unreadable.metadata,
+        }
     }
 }

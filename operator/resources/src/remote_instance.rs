@@ -1,14 +1,18 @@
 //! `RemoteInstance`: one instance behind NAT, and how it may be reached.
 
+#![expect(clippy::duplicated_attributes, reason = "columns have types in common")]
+
 use kube::CustomResource;
 use policy::Product;
-use route_table::{Cidr, Fingerprint, HostName};
+use route_table::{Cidr, Fingerprint, HostName, MAX_BLOCK_NAME_LENGTH, MAX_TUNNELS};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, schema};
+use crate::check::{MAX_ACCEPTED_BLOCKS, MAX_NOTE_LENGTH, MAX_RATE};
+use crate::{Condition, Timestamp, quoted, schema};
 
 /// What its owner wants.
+// `status` and `printcolumn` are what `kubectl get ri` shows; the wide ones need `-o wide`.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "latchkey.dev",
@@ -16,23 +20,51 @@ use crate::{Condition, schema};
     kind = "RemoteInstance",
     namespaced,
     shortname = "ri",
+    category = "latchkey",
+    doc = "An instance behind NAT, and how it may be reached from outside.",
     status = "RemoteInstanceStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.url"),
+    printcolumn(name = "Connected", type_ = "boolean", json_path = ".status.tunnel.connected"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version.effective"),
+    printcolumn(
+        name = "Blocked",
+        type_ = "string",
+        json_path = ".status.blockedBy",
+        description = "Version blocks in force"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Product", type_ = "string", json_path = ".spec.product", priority = 1),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::instance_rules()))]
 pub struct RemoteInstanceSpec {
     /// Which installation serves it; empty means the default one. Cannot be changed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 63))]
+    #[schemars(schema_with = "schema::installation")]
     pub installation: String,
     /// Is remote access on? Off until asked for.
     #[serde(default)]
     pub enabled: bool,
-    /// A label under the installation's domain; without one a random name is assigned.
+    /// The label under the installation's domain, e.g. lake-house; without one a random name is assigned. Once set it
+    /// cannot be changed. Removing it gives the name up: nobody else gets it for 90 days, unless the installation says
+    /// otherwise, and the instance goes on under its random name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label")]
     pub hostname: Option<String>,
-    /// Names of its own, served once DNS shows that they are meant.
+    /// Domains of its own, e.g. home.example.com, served once DNS shows that they are meant: status.hostnames says which
+    /// record to make. No wildcards; names in other scripts as punycode; case and a trailing dot do not matter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::host_names")]
     pub custom_domains: Vec<HostName>,
@@ -40,22 +72,25 @@ pub struct RemoteInstanceSpec {
     #[serde(default)]
     #[schemars(schema_with = "schema::product")]
     pub product: Product,
-    /// Its version, used only while nothing is reported. Always in quotes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64))]
+    /// Its version, used only while nothing is reported. Always in quotes: 2023.10 without them is the number 2023.1.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "quoted::optional")]
+    #[schemars(schema_with = "schema::version")]
     pub version: Option<String>,
     /// Version blocks accepted at the owner's risk, by name: a new block blocks again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_ACCEPTED_BLOCKS))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub accepted_blocks: Vec<AcceptedBlock>,
-    /// SHA-256 of the public keys of its agents, as `latchkey-agent key` prints them.
+    /// SHA-256 of the public keys of its agents, 64 hex digits each, as latchkey-agent key prints them. Agents that join
+    /// with a token need no entry here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::fingerprints")]
     pub agent_keys: Vec<Fingerprint>,
     /// Live tunnels allowed at once; visitors are spread over them.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 1, max = MAX_TUNNELS))]
     pub tunnels: i32,
-    /// Fingerprints of certificates that a person has looked at after an alarm.
+    /// SHA-256 fingerprints of certificates that a person has looked at after an alarm.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::fingerprints")]
     pub acknowledged_certificates: Vec<Fingerprint>,
@@ -72,16 +107,16 @@ fn one() -> i32 {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AcceptedBlock {
-    /// Name of the `VersionBlock`.
-    #[schemars(length(min = 1, max = 253))]
+    /// Name of the version block.
+    #[schemars(schema_with = "schema::block_name")]
     pub name: String,
     /// Why that is fine here.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = MAX_NOTE_LENGTH))]
     pub reason: String,
     /// Who decided.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = MAX_BLOCK_NAME_LENGTH))]
     pub by: String,
 }
 
@@ -98,10 +133,10 @@ pub struct Access {
     #[schemars(schema_with = "schema::networks")]
     pub deny_networks: Vec<Cidr>,
     /// Visitor connections at once.
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = 1, max = MAX_RATE))]
     pub max_connections: i32,
     /// New visitor connections a minute from one client address.
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = 1, max = MAX_RATE))]
     pub new_connections_per_minute_per_client: i32,
 }
 
@@ -225,8 +260,7 @@ pub struct TunnelStatus {
     pub connected: bool,
     /// Since when (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::date_time")]
-    pub since: Option<String>,
+    pub since: Option<Timestamp>,
     /// The agent's own version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
@@ -249,8 +283,7 @@ pub struct CertificateStatus {
     pub issuer: Option<String>,
     /// Until when it holds (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::date_time")]
-    pub not_after: Option<String>,
+    pub not_after: Option<Timestamp>,
     /// The ACME account that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme_account_uri: Option<String>,

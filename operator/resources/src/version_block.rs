@@ -1,11 +1,14 @@
 //! `VersionBlock`: versions of a product that may not be reached from outside.
 
+#![expect(clippy::duplicated_attributes, reason = "columns have types in common")]
+
 use kube::CustomResource;
-use policy::{BlockAction, Product};
+use policy::{BlockAction, Product, RangeError, VersionRange};
+use route_table::MAX_BLOCK_TEXT_LENGTH;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, schema};
+use crate::{Condition, quoted, schema};
 
 /// A finding about versions of a product.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -14,34 +17,56 @@ use crate::{Condition, schema};
     version = "v1alpha1",
     kind = "VersionBlock",
     shortname = "vb",
+    category = "latchkey",
+    doc = "Versions of a product that may not be reached from outside.",
     status = "VersionBlockStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(name = "Product", type_ = "string", json_path = ".spec.product"),
+    printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
+    printcolumn(name = "Matched", type_ = "integer", json_path = ".status.matched"),
+    printcolumn(name = "Blocked", type_ = "integer", json_path = ".status.blocked"),
+    printcolumn(name = "Accepted", type_ = "integer", json_path = ".status.accepted"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Versions", type_ = "string", json_path = ".spec.versions", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason", priority = 1)
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VersionBlockSpec {
-    /// Which product.
+    /// Which product. Cannot be changed.
     #[serde(default)]
-    #[schemars(schema_with = "schema::product")]
+    #[schemars(schema_with = "schema::block_product")]
     pub product: Product,
-    /// The versions meant: those inside any of these ranges; "a, b" inside one means both. Cannot be changed: a new
-    /// finding is a new block.
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 256)))]
+    /// The versions meant: those inside any of these ranges, e.g. "<=2021.1.4" or ">=2023.1, <2023.3.2", where the comma
+    /// means "and". Always in quotes. Cannot be changed: a new finding is a new block.
+    #[serde(deserialize_with = "quoted::list")]
+    #[schemars(schema_with = "schema::ranges")]
     pub versions: Vec<String>,
     /// What is wrong with them.
-    #[schemars(length(min = 1, max = 2048))]
+    #[schemars(length(min = 1, max = MAX_BLOCK_TEXT_LENGTH))]
     pub reason: String,
     /// A link with more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
+    #[schemars(schema_with = "schema::link")]
     pub more_info: Option<String>,
     /// Block, or Warn: counts and warns, blocks nobody.
     #[serde(default)]
-    #[schemars(schema_with = "action")]
+    #[schemars(schema_with = "schema::action")]
     pub action: BlockAction,
 }
 
-fn action(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "string", "enum": ["Block", "Warn"]})
+impl VersionBlockSpec {
+    /// Its ranges, and those that cannot be read with their places in `versions`.
+    pub fn ranges(&self) -> (Vec<VersionRange>, Vec<(usize, RangeError)>) {
+        let scheme = self.product.scheme();
+        let (mut ranges, mut unreadable) = (Vec::new(), Vec::new());
+        for (at, text) in self.versions.iter().enumerate() {
+            match VersionRange::parse(text, scheme) {
+                Ok(range) => ranges.push(range),
+                Err(error) => unreadable.push((at, error)),
+            }
+        }
+        (ranges, unreadable)
+    }
 }
 
 /// What it does.
