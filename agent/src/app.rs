@@ -1,4 +1,4 @@
-//! Puts everything together; the only module that knows all the others.
+//! The binary: settings in, an [`Agent`] that runs until a signal ends it.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -7,26 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use snitun::driver::TunnelSettings;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+use crate::agent::{Agent, AgentParts, TlsEnd};
 use crate::certificates::{CertificateSource, Certificates, Files, SelfSigned};
-use crate::channel::{Channels, Passthrough, Terminate, Way};
 use crate::fingerprint::fingerprint;
-use crate::http::HttpFront;
 use crate::identity::Identity;
-use crate::keep_connected::{Parts, keep_connected};
 use crate::metrics::Metrics;
 use crate::session::SessionSource;
 use crate::session::file::SessionFile;
 use crate::session::join::{Bundle, Join};
 use crate::settings::{CertificateArgs, CertificateKind, Command, Mode, Settings, Switch};
 use crate::state_folder::StateFolder;
-use crate::target::Target;
 use crate::version_source::VersionSource;
 use crate::{admin, logging};
 
@@ -97,50 +92,38 @@ async fn run(settings: &Settings, http: Option<&Runtime>) -> Result<ExitCode, St
     }
     let sessions = sessions(settings)?;
     let target = settings.visitors.target.clone().ok_or("--target is missing")?;
-    let target = Target::resolve(target).await;
-    let certificates = http.map(|_| certificates(settings)).transpose()?;
-    let way = match (http, &certificates) {
-        (Some(http), Some(certificates)) => {
-            let forwarded = settings.visitors.forwarded_headers == Switch::On;
-            let front =
-                HttpFront::new(certificates.clone(), target.clone(), forwarded, settings.limits.clone());
-            Way::Terminate(Terminate::new(front, http.handle().clone()))
-        }
-        _ => Way::Passthrough(Passthrough::new(target.clone(), settings.visitors.send_proxy.is_some())),
+    let tls = match http {
+        Some(http) => TlsEnd::Agent {
+            certificates: certificates(settings)?,
+            forwarded_headers: settings.visitors.forwarded_headers == Switch::On,
+            http: http.handle().clone(),
+        },
+        None => TlsEnd::Instance { send_proxy: settings.visitors.send_proxy.is_some() },
     };
-    let channels = Channels::new(way, metrics.clone());
     let version = versions(settings).await?;
-
-    tokio::spawn(async move { target.keep_fresh().await });
-    if let Some(certificates) = certificates.clone() {
-        tokio::spawn(async move { certificates.keep_fresh().await });
-    }
-
-    let mut tunnel = TunnelSettings::default();
-    tunnel.protocol.max_channels = settings.limits.max_connections;
     let product = settings.product.product.clone();
-    let parts = Parts { sessions, channels, certificates, product, version, tunnel, metrics };
-    until_told(parts, settings.process.grace).await
+    let limits = settings.limits.clone();
+    let grace = settings.process.grace;
+    let parts = AgentParts { sessions, target, tls, product, version, limits, metrics };
+    until_told(Agent::start(parts, grace).await, grace).await
 }
 
 /// The first SIGTERM (or interrupt) lets visitors finish, the second ends at once.
-async fn until_told(parts: Parts, grace: Duration) -> Result<ExitCode, String> {
+async fn until_told(mut agent: Agent, grace: Duration) -> Result<ExitCode, String> {
     let listen = |kind| signal(kind).map_err(|error| error.to_string());
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let mut kept = std::pin::pin!(keep_connected(parts, stop.clone(), grace));
     loop {
         tokio::select! {
-            () = &mut kept => return Ok(ExitCode::SUCCESS),
+            ended = agent.ended() => return ended.map(|()| ExitCode::SUCCESS).map_err(|error| error.to_string()),
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        if stop.is_cancelled() {
+        if agent.is_stopping() {
             tracing::warn!("told to stop again, ending at once");
             return Ok(ExitCode::FAILURE);
         }
         tracing::info!(grace_seconds = grace.as_secs(), "told to stop, visitors may finish");
-        stop.cancel();
+        agent.stop();
     }
 }
 

@@ -1,9 +1,10 @@
 //! The agent: it obtains a session, keeps a tunnel to a proxy up, and hands each visitor to the instance beside it.
 //!
-//! `session` -> `tunnel` -> `channel` is the way of a visitor; `reconnect` decides when to try again, and `app`
-//! is the only module that knows all the others.
+//! `session` -> `tunnel` -> `channel` is the way of a visitor; `reconnect` decides when to try again, `agent`
+//! puts the parts together, and `app` is the binary around it.
 
 pub mod admin;
+pub mod agent;
 pub mod app;
 pub mod certificates;
 pub mod channel;

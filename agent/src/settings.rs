@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::target::TargetSpec;
 
@@ -216,6 +216,14 @@ pub struct Limits {
     pub response_timeout: Duration,
 }
 
+impl Limits {
+    /// The defaults, and what the environment says: for whoever has a command line of its own.
+    pub fn from_environment() -> Result<Self, clap::Error> {
+        let command = Self::augment_args(clap::Command::new("latchkey-agent").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(std::iter::empty::<&str>())?)
+    }
+}
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
@@ -278,6 +286,7 @@ mod tests {
         let ok = parse("--server a:1 --session f --mode passthrough --target 127.0.0.1:8123").unwrap();
         assert_eq!(ok.visitors.mode, Mode::Passthrough);
         assert_eq!(ok.process.grace, Duration::from_secs(20));
+        assert_eq!(Limits::from_environment().unwrap().max_requests, ok.limits.max_requests);
         assert!(parse("--server a:1 --target b:2").is_err());
         assert!(parse("--session f --target b:2").is_err());
         assert!(parse("--join f --server a:1 --target b:2").is_err());
