@@ -14,9 +14,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections the kernel keeps for us while we do something else.
 const BACKLOG: i32 = 4096;
-/// A connection is shown to us once it has said something, or after this. Short, because the kernel has been seen to
-/// lose what a connection said first while it held it back (once in some hundred thousand): it is said again a moment
-/// after the connection was shown.
+/// A connection is shown to us once it has said something, or after this. Short, so that the limit on silent
+/// connections counts from about when they came.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Opens a listening socket that shares its port with other processes of this user.

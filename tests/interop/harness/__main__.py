@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from . import certificate, checks_hostile, checks_traffic, matrix, report
+from .loop import new_event_loop
 from .matrix import Cell
 from .report import Result, Row, State
 from .stage import Stage, Tools
@@ -163,7 +164,7 @@ def main() -> int:
     # asyncio tells of every write after a reset, and 3.13.0 of every second abort; resets are what is tested here.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     os.environ["NO_COLOR"] = "1"
-    status = asyncio.run(run(options, logs))
+    status = asyncio.run(run(options, logs), loop_factory=new_event_loop)
     if status and not options.keep_logs:
         print(f"interop: logs are in {logs}")
     elif not options.keep_logs:
