@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{completions, fingerprint, manual, version_compare};
 
 /// Gives instances behind NAT a public https address, with keys that never leave them.
 #[derive(Debug, Parser)]
@@ -15,17 +17,32 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Show which certificate visitors of a URL are shown, and compare it
+    Fingerprint(fingerprint::FingerprintArgs),
+    /// Tools about versions of products
+    Version(version_compare::VersionArgs),
+    /// Print what a shell needs to complete commands and options
+    Completions(completions::CompletionsArgs),
+    /// Write man pages, one for each command
+    Manual(manual::ManualArgs),
+}
 
 /// The whole program.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // A second call finds the provider in place.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::try_parse_from(args) {
-        Ok(cli) => match cli.command {},
+        Ok(cli) => match &cli.command {
+            Command::Fingerprint(args) => fingerprint::run(args),
+            Command::Version(args) => version_compare::run(args),
+            Command::Completions(args) => completions::run(args, Cli::command()),
+            Command::Manual(args) => manual::run(args, Cli::command()),
+        },
         Err(told) => {
             let _ = told.print();
-            ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(2))
+            // A wrong command line is an error like others: 2 means something else (`plan`: there are changes).
+            ExitCode::from(u8::from(told.use_stderr()))
         }
     }
 }
