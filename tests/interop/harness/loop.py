@@ -10,9 +10,9 @@ from typing import Any
 class _Selector(selectors.EpollSelector):
     """Tells the kernel of every registration.
 
-    Python's own leaves the kernel alone when it believes that a descriptor is registered already. Seen about once in
-    some hundred thousand connections that come and go under resets: a connected socket that Python believed registered,
-    for writing, while the kernel knew nothing of it. Whoever waited for it waited for ever.
+    Python's own leaves the kernel alone when it believes that a descriptor is registered already. Under resets a
+    transport is now and then collected as garbage (3.13.0) while the selector still lists its descriptor; the next socket
+    gets the same number, and whoever waits for it waits for ever. Seen once in some hundred thousand connections.
     """
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
