@@ -1,0 +1,477 @@
+//! From a document to an object of ours, with everything that is wrong with it.
+
+use std::sync::Arc;
+
+use resources::{
+    API_VERSION, GROUP, Installation, Observed, RemoteInstance, TARGET_ANNOTATION, VersionBlock,
+};
+use route_table::InstanceId;
+use serde_json::{Value, json};
+
+use crate::document::{Kind, Node, Places};
+use crate::fault::{Fault, FaultKind, Place};
+use crate::nearest::did_you_mean;
+use crate::types::{self, find};
+use crate::validate::{self, Broken, member};
+
+/// The namespace of an instance that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Our kinds.
+const KINDS: &[&str] = &[INSTANCE, BLOCK, INSTALLATION];
+pub(crate) const INSTANCE: &str = "RemoteInstance";
+pub(crate) const BLOCK: &str = "VersionBlock";
+const INSTALLATION: &str = "Installation";
+
+/// Lists inside lists: nobody writes them, but nobody shall end the process with them either.
+const MAX_LISTS: usize = 4;
+
+/// Which object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// A `RemoteInstance`.
+    Instance(InstanceId),
+    /// A `VersionBlock`.
+    Block(String),
+    /// The installation: a folder has one.
+    Installation,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Instance(id) => write!(formatter, "{INSTANCE} {id}"),
+            Self::Block(name) => write!(formatter, "{BLOCK} {name}"),
+            Self::Installation => formatter.write_str("the Installation"),
+        }
+    }
+}
+
+/// An object that stands in a file.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Which.
+    pub subject: Subject,
+    /// Where its name stands.
+    pub place: Place,
+    /// The document, without what only an API server writes.
+    pub document: Arc<Value>,
+    /// Why it makes no sense: the member, and what is wrong with it.
+    pub problem: Option<(String, String)>,
+    pub(crate) node: Arc<Node>,
+    places: Places,
+}
+
+impl Object {
+    /// Where a part of it stands.
+    pub(crate) fn place_of(&self, node: &Node) -> Place {
+        self.places.of(node)
+    }
+}
+
+/// A document of somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PassedOver {
+    /// Its kind.
+    pub kind: String,
+    /// Where it stands.
+    pub place: String,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub struct FileReading {
+    /// Objects of ours.
+    pub objects: Vec<Object>,
+    /// Documents of others.
+    pub passed_over: Vec<PassedOver>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+    /// It may hold objects that nobody could read: those it held before are not gone.
+    pub incomplete: bool,
+}
+
+impl FileReading {
+    /// Takes a document in.
+    pub(crate) fn add(&mut self, document: Node, places: &Places) {
+        self.add_nested(document, places, 0);
+    }
+
+    fn add_nested(&mut self, document: Node, places: &Places, depth: usize) {
+        let Node { kind: Kind::Map(_), .. } = &document else {
+            let told =
+                format!("a manifest is a mapping with apiVersion and kind, not {}", document.kind.name());
+            self.fault_without_object(Fault::at(FaultKind::WrongType, places.of(&document), told));
+            return;
+        };
+        let api_version = document.get("apiVersion").and_then(Node::text).unwrap_or_default().to_owned();
+        let kind = document.get("kind").and_then(Node::text).unwrap_or_default().to_owned();
+        if kind.ends_with("List") && !document.get("items").map_or(&[][..], Node::items).is_empty() {
+            if depth >= MAX_LISTS {
+                let place = places.of(&document);
+                self.fault_without_object(Fault::at(
+                    FaultKind::TooMuch,
+                    place,
+                    "lists inside lists inside lists",
+                ));
+                return;
+            }
+            for item in document.get("items").map_or(&[][..], Node::items) {
+                self.add_nested(item.clone(), places, depth + 1);
+            }
+            return;
+        }
+        match whose(&api_version, &kind) {
+            Whose::Ours => self.add_ours(document, &kind, places),
+            Whose::Others => {
+                let place = places.of(&document).to_string();
+                let kind = if kind.is_empty() { "a document without kind".to_owned() } else { kind };
+                self.passed_over.push(PassedOver { kind: kind.chars().take(80).collect(), place });
+            }
+            Whose::Wrong => self.fault_without_object(wrong_head(&document, &api_version, &kind, places)),
+        }
+    }
+
+    /// A fault after which nobody knows which object was meant.
+    fn fault_without_object(&mut self, fault: Fault) {
+        self.faults.push(fault);
+        self.incomplete = true;
+    }
+
+    fn add_ours(&mut self, document: Node, kind: &str, places: &Places) {
+        let mut faults = Vec::new();
+        let subject = head(&document, kind, places, &mut faults);
+        let document = drop_what_servers_write(document);
+        let value = whole(&document, kind);
+        if kind == INSTALLATION {
+            faults.extend(types::installation(&document, places));
+        } else {
+            faults.extend(body(&document, kind, places));
+        }
+        faults.sort_by(|one, two| one.order().cmp(&two.order()));
+        let problem = faults.first().map(problem_of);
+        self.faults.append(&mut faults);
+        match subject {
+            Some(subject) => {
+                let place = name_place(&document, places);
+                let (document, node) = (Arc::new(value), Arc::new(document));
+                self.objects.push(Object { subject, place, document, problem, node, places: places.clone() });
+            }
+            None => self.incomplete = true,
+        }
+    }
+}
+
+/// What is wrong with the spec of a resource, and with what annotations say.
+fn body(document: &Node, kind: &str, places: &Places) -> Vec<Fault> {
+    let Some((key, spec)) = document.entry("spec") else {
+        let fault = Fault::at(FaultKind::MissingField, name_place(document, places), "spec is missing");
+        return vec![fault.help("a resource without spec says nothing")];
+    };
+    let rules = match validate::rules_of(kind) {
+        Ok(rules) => rules,
+        Err(broken) => return vec![Fault::of_file(FaultKind::Unreadable, places.source().name(), broken)],
+    };
+    let mut of_schema = validate::check(spec, rules, "spec", places);
+    point_at_key(&mut of_schema, spec, places, &places.of_key(key));
+    let of_types = if kind == INSTANCE {
+        let mut of_types = types::all::<RemoteInstance>(document, places, &of_schema);
+        of_types.extend(target(document, places));
+        of_types
+    } else {
+        let mut of_types = types::all::<VersionBlock>(document, places, &of_schema);
+        of_types.extend(types::ranges(document, places));
+        of_types
+    };
+    types::together(of_schema, of_types)
+}
+
+/// The member and the problem of a fault: `spec.tunnels is 0; ...`, `spec.hostname: ...`.
+fn problem_of(fault: &Fault) -> (String, String) {
+    let path = fault.message.split([' ', ':']).next().unwrap_or_default();
+    (path.to_owned(), fault.message.clone())
+}
+
+enum Whose {
+    Ours,
+    Others,
+    Wrong,
+}
+
+/// Whose document it is.
+///
+/// | apiVersion | kind | whose |
+/// |---|---|---|
+/// | `latchkey.dev/v1alpha1` | ours | ours |
+/// | `latchkey.dev/...`, `latchkey/...`, none | ours | wrong |
+/// | `latchkey.dev/...` | any other | wrong |
+/// | any other | `RemoteInstance`, `VersionBlock` | wrong: nobody else has such |
+/// | any other | any other, `Installation` included | somebody else's |
+fn whose(api_version: &str, kind: &str) -> Whose {
+    let group = api_version.split('/').next().unwrap_or_default();
+    let group_is_ours = group == GROUP || group.eq_ignore_ascii_case("latchkey");
+    let kind_is_ours = KINDS.contains(&kind);
+    let kind_is_only_ours = kind_is_ours && kind != INSTALLATION;
+    if api_version == API_VERSION && kind_is_ours {
+        Whose::Ours
+    } else if group_is_ours || kind_is_only_ours || (api_version.is_empty() && kind_is_ours) {
+        Whose::Wrong
+    } else {
+        Whose::Others
+    }
+}
+
+fn wrong_head(document: &Node, api_version: &str, kind: &str, places: &Places) -> Fault {
+    let place_of =
+        |name: &str| document.get(name).map_or_else(|| places.of(document), |node| places.of(node));
+    if kind.is_empty() {
+        let message = format!("kind is missing beside apiVersion {api_version:.80}");
+        return Fault::at(FaultKind::MissingField, place_of("apiVersion"), message)
+            .help(format!("write one of {}", KINDS.join(", ")));
+    }
+    if api_version.is_empty() {
+        return Fault::at(
+            FaultKind::MissingField,
+            place_of("kind"),
+            format!("apiVersion of this {kind:.80} is missing"),
+        )
+        .help(format!("write `apiVersion: {API_VERSION}`"));
+    }
+    if KINDS.contains(&kind) {
+        return Fault::at(
+            FaultKind::WrongVersion,
+            place_of("apiVersion"),
+            format!("apiVersion: this build does not know {kind} of {api_version:.80}"),
+        )
+        .help(format!("write `apiVersion: {API_VERSION}`"));
+    }
+    let mut fault = Fault::at(
+        FaultKind::InvalidValue,
+        place_of("kind"),
+        format!("kind: {api_version:.80} has no {kind:.80}"),
+    );
+    fault.help =
+        did_you_mean(kind, KINDS.iter().copied()).or_else(|| Some(format!("it has {}", KINDS.join(", "))));
+    fault
+}
+
+/// What stands beside `spec`: names, labels, annotations. `None` where the name is missing.
+fn head(document: &Node, kind: &str, places: &Places, faults: &mut Vec<Fault>) -> Option<Subject> {
+    const MEMBERS: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+    for (key, _) in document.entries() {
+        if !MEMBERS.contains(&key.name.as_str()) {
+            let known = MEMBERS.iter().copied();
+            faults.push(validate::unknown_field(&key.name, places.of_key(key), &key.name, known));
+        }
+    }
+    let Some((metadata_key, metadata)) = document.entry("metadata") else {
+        let place = document.get("kind").map_or_else(|| places.of(document), |kind| places.of(kind));
+        faults.push(
+            Fault::at(FaultKind::MissingField, place, "metadata.name is missing").help("give it a name"),
+        );
+        return None;
+    };
+    known_metadata(metadata, places, faults);
+    for name in ["labels", "annotations"] {
+        texts(metadata, name, places, faults);
+    }
+    let name = metadata.entry("name").filter(|(_, name)| name.kind != Kind::Null);
+    let Some((_, name)) = name else {
+        let mut fault =
+            Fault::at(FaultKind::MissingField, places.of_key(metadata_key), "metadata.name is missing");
+        fault.help = Some(match metadata.get("generateName") {
+            Some(_) => "generateName needs an API server; in a folder write a name".to_owned(),
+            None => "give it a name".to_owned(),
+        });
+        faults.push(fault);
+        return None;
+    };
+    let name = name_text(name, "metadata.name", 253, true, places, faults)?;
+    let namespace = metadata.entry("namespace").filter(|(_, namespace)| namespace.kind != Kind::Null);
+    if kind != INSTANCE {
+        if let Some((key, _)) = namespace {
+            let message = format!("metadata.namespace: a {kind} belongs to no namespace");
+            faults.push(
+                Fault::at(FaultKind::InvalidValue, places.of_key(key), message).help("remove the line"),
+            );
+        }
+        return Some(if kind == BLOCK { Subject::Block(name) } else { Subject::Installation });
+    }
+    let namespace = match namespace {
+        Some((_, node)) => name_text(node, "metadata.namespace", 63, false, places, faults)?,
+        None => DEFAULT_NAMESPACE.to_owned(),
+    };
+    format!("{namespace}/{name}").parse().ok().map(Subject::Instance)
+}
+
+fn known_metadata(metadata: &Node, places: &Places, faults: &mut Vec<Fault>) {
+    const KNOWN: &[&str] = &[
+        "name",
+        "namespace",
+        "labels",
+        "annotations",
+        "generateName",
+        "finalizers",
+        "ownerReferences",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+        "selfLink",
+    ];
+    for (key, _) in metadata.entries() {
+        if !KNOWN.contains(&key.name.as_str()) {
+            let path = member("metadata", &key.name);
+            let usual = KNOWN.iter().copied().take(4);
+            faults.push(validate::unknown_field(&path, places.of_key(key), &key.name, usual));
+        }
+    }
+}
+
+/// A name of Kubernetes: labels of lower-case letters, digits and hyphens, with dots between them where allowed.
+fn name_text(
+    node: &Node,
+    path: &str,
+    most: usize,
+    dots: bool,
+    places: &Places,
+    faults: &mut Vec<Fault>,
+) -> Option<String> {
+    let place = places.of(node);
+    let Some(text) = node.text() else {
+        let message = format!("{path} must be text, not {}", node.kind.name());
+        let fault = Fault::at(FaultKind::WrongType, place.clone(), message);
+        faults.push(fault.help(format!("quote it: \"{}\"", place.text())));
+        return None;
+    };
+    if is_name(text, most, dots) {
+        return Some(text.to_owned());
+    }
+    let message = format!("{path}: {text:.80?} is no name");
+    let form =
+        if dots { "lower-case letters, digits, '-' and '.'" } else { "lower-case letters, digits and '-'" };
+    faults.push(
+        Fault::at(FaultKind::InvalidValue, place, message)
+            .help(format!("use at most {most} {form}, beginning and ending with a letter or digit")),
+    );
+    None
+}
+
+pub(crate) fn is_name(text: &str, most: usize, dots: bool) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let label = |label: &str| {
+        !label.is_empty() && label.bytes().all(allowed) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.len() <= most && if dots { text.split('.').all(label) } else { label(text) }
+}
+
+/// Labels and annotations are texts, all of them.
+fn texts(metadata: &Node, name: &str, places: &Places, faults: &mut Vec<Fault>) {
+    let Some((key, node)) = metadata.entry(name).filter(|(_, node)| node.kind != Kind::Null) else { return };
+    let path = member("metadata", name);
+    if !matches!(node.kind, Kind::Map(_)) {
+        let message = format!("{path} must be a mapping, not {}", node.kind.name());
+        faults.push(Fault::at(FaultKind::WrongType, places.of_key(key), message));
+    }
+    for (key, value) in node.entries() {
+        if value.text().is_none() {
+            let place = if matches!(value.kind, Kind::Bool(_) | Kind::Number(_)) {
+                places.of(value)
+            } else {
+                places.of_key(key)
+            };
+            let message = format!("{}: must be text, not {}", member(&path, &key.name), value.kind.name());
+            let help = format!("quote it: \"{}\"", place.text());
+            faults.push(Fault::at(FaultKind::WrongType, place, message).help(help));
+        }
+    }
+}
+
+/// `latchkey.dev/target` says where the instance listens on this machine.
+fn target(document: &Node, places: &Places) -> Option<Fault> {
+    let node = document.get("metadata")?.get("annotations")?.get(TARGET_ANNOTATION)?;
+    let text = node.text()?;
+    if is_host_and_port(text) {
+        return None;
+    }
+    let message = format!("metadata.annotations: {TARGET_ANNOTATION} is {text:.80?}, not HOST:PORT");
+    Some(Fault::at(FaultKind::InvalidValue, places.of(node), message).help("write e.g. 127.0.0.1:8123"))
+}
+
+pub(crate) fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_is_good = match inside {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    };
+    host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+fn name_place(document: &Node, places: &Places) -> Place {
+    let name = find(document, "metadata.name").or_else(|| document.get("kind"));
+    name.map_or_else(|| places.of(document), |name| places.of(name))
+}
+
+/// A spec in block style has no place of its own: what is missing in it is told at its key.
+fn point_at_key(broken: &mut [Broken], spec: &Node, places: &Places, key: &Place) {
+    let inside = places.of(spec);
+    for Broken { fault, .. } in broken {
+        if fault.kind == FaultKind::MissingField && fault.place.as_ref() == Some(&inside) {
+            fault.place = Some(key.clone());
+        }
+    }
+}
+
+/// `kubectl get -o yaml` writes a status and what only an API server knows; people commit that.
+fn drop_what_servers_write(mut document: Node) -> Node {
+    const KEPT: &[&str] = &["name", "namespace", "labels", "annotations"];
+    if let Kind::Map(entries) = &mut document.kind {
+        entries.retain(|(key, _)| key.name != "status");
+        for (key, value) in entries {
+            if let (true, Kind::Map(metadata)) = (key.name == "metadata", &mut value.kind) {
+                metadata.retain(|(key, value)| KEPT.contains(&key.name.as_str()) && value.kind != Kind::Null);
+            }
+        }
+    }
+    document
+}
+
+/// The document with a namespace, where one belongs.
+fn whole(document: &Node, kind: &str) -> Value {
+    let mut value = document.to_json();
+    if kind == INSTANCE
+        && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.entry("namespace").or_insert_with(|| json!(DEFAULT_NAMESPACE));
+    }
+    value
+}
+
+/// Reads what the folder's installation says.
+pub(crate) fn read_installation(document: &Value) -> Option<Installation> {
+    serde_json::from_value(document.clone()).ok()
+}
+
+/// An object with everything that is known of it, as the planner takes it.
+pub(crate) fn observed<T>(document: Value, problem: Option<&(String, String)>) -> Option<Observed<T>>
+where
+    T: serde::de::DeserializeOwned + resources::Checked,
+{
+    let Some((path, problem)) = problem else { return Observed::read(document).ok() };
+    let enabled = document.pointer("/spec/enabled").and_then(Value::as_bool);
+    let metadata = serde_json::from_value(document.get("metadata")?.clone()).ok()?;
+    let (path, problem) = (path.clone(), problem.clone());
+    let installation = document.pointer("/spec/installation").and_then(Value::as_str).map(str::to_owned);
+    Some(Observed::Unreadable(resources::Unreadable { metadata, path, problem, enabled, installation }))
+}
+
+#[cfg(test)]
+#[path = "manifest_tests.rs"]
+mod tests;

@@ -1,0 +1,276 @@
+//! What the types of `resources` refuse, with its place: networks, host names, fingerprints, ranges.
+//!
+//! A type stops at its first mistake. Here the mistake is noted, taken out, and the rest is read again, until nothing
+//! is left to tell.
+
+use policy::{Product, VersionRange};
+use resources::{Checked, Installation, Observed};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::document::{Kind, Node, Places};
+use crate::fault::{Fault, FaultKind};
+use crate::manifest::{is_host_and_port, is_name};
+use crate::nearest::did_you_mean;
+use crate::validate::{Broken, member, unknown_field};
+
+/// Most mistakes of one document that are told by the types.
+const MAX_MISTAKES: usize = 32;
+
+/// Everything that the type refuses. What the schema refused already is taken out before.
+pub(crate) fn all<T: DeserializeOwned + Checked>(
+    written: &Node,
+    places: &Places,
+    known: &[Broken],
+) -> Vec<Fault> {
+    let mut document = written.clone();
+    for known in known.iter().filter(|known| !known.vague) {
+        take_out(&mut document, places, &known.fault);
+    }
+    repeatedly(written, document, places, |mut value| {
+        // What is wrong with the metadata is told by others, and the type shall not stumble over it.
+        value.as_object_mut().map(|members| members.insert("metadata".to_owned(), json!({"name": "any"})));
+        match Observed::<T>::read(value) {
+            Ok(Observed::Readable(_)) => None,
+            Ok(Observed::Unreadable(wrong)) => Some((wrong.path, wrong.problem)),
+            Err(problem) => Some(("metadata".to_owned(), problem)),
+        }
+    })
+}
+
+/// Everything that is wrong with an `Installation`, which has no schema of an API server.
+pub(crate) fn installation(document: &Node, places: &Places) -> Vec<Fault> {
+    repeatedly(document, document.clone(), places, |value| {
+        let read: Result<Installation, _> = serde_path_to_error::deserialize(&value);
+        match read {
+            Ok(installation) => check_installation(&installation),
+            Err(error) => Some((error.path().to_string(), error.into_inner().to_string())),
+        }
+    })
+}
+
+fn check_installation(installation: &Installation) -> Option<(String, String)> {
+    let wrong = |path: String, problem: &str| Some((path, problem.to_owned()));
+    let label = |text: &String| is_name(text, 63, false);
+    let spec = &installation.spec;
+    if let Some(at) = spec.namespaces.iter().position(|name| !label(name)) {
+        return wrong(format!("spec.namespaces[{at}]"), "is no name of a namespace");
+    }
+    if let Some(at) = spec.reserved_labels.iter().position(|name| !label(name)) {
+        return wrong(
+            format!("spec.reservedLabels[{at}]"),
+            "is no label: write lower-case letters, digits and '-'",
+        );
+    }
+    if spec.public_port == 0 {
+        return wrong("spec.publicPort".to_owned(), "is 0; a port is 1 to 65535");
+    }
+    if spec.tunnel_address.as_ref().is_some_and(|address| !is_host_and_port(address)) {
+        return wrong("spec.tunnelAddress".to_owned(), "is not HOST:PORT, e.g. connect.example.com:443");
+    }
+    None
+}
+
+/// Ranges of a block that cannot be read.
+pub(crate) fn ranges(document: &Node, places: &Places) -> Vec<Fault> {
+    let product = find(document, "spec.product").and_then(Node::text).map(str::parse::<Product>);
+    let scheme = product.transpose().ok().flatten().unwrap_or_default().scheme();
+    let mut faults = Vec::new();
+    for (at, node) in find(document, "spec.versions").map_or(&[][..], Node::items).iter().enumerate() {
+        if let Some(Err(error)) = node.text().map(|text| VersionRange::parse(text, scheme)) {
+            let message = format!("spec.versions[{at}]: {error}");
+            faults.push(Fault::at(FaultKind::InvalidValue, places.of(node), message));
+        }
+    }
+    faults
+}
+
+/// Reads, notes the mistake, takes it out, and reads again.
+fn repeatedly(
+    written: &Node,
+    mut document: Node,
+    places: &Places,
+    read: impl Fn(Value) -> Option<(String, String)>,
+) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut emptied: Vec<String> = Vec::new();
+    while let Some((path, problem)) = read(document.to_json()) {
+        // What misses a part that was taken out is no mistake of the writer.
+        if faults.len() >= MAX_MISTAKES || emptied.contains(&path) || is_in(written, &path, &problem) {
+            break;
+        }
+        let fault = fault(&document, places, &path, &problem);
+        let taken = remove(&mut document, &path);
+        faults.push(fault);
+        if !taken {
+            break;
+        }
+        emptied.push(parent(&path).to_owned());
+    }
+    faults
+}
+
+fn fault(document: &Node, places: &Places, path: &str, problem: &str) -> Fault {
+    let problem = problem.trim_end_matches('.');
+    let place = place_of(document, places, path);
+    if let Some((name, known)) = unknown_by_type(problem) {
+        let place = key_of(document, path).map_or(place, |key| places.of_key(key));
+        return unknown_field(path, place, name, known.iter().copied());
+    }
+    if let Some(path) = missing(path, problem) {
+        return Fault::at(FaultKind::MissingField, place, format!("{path} is missing"));
+    }
+    let written = place.text().to_owned();
+    if let Some(types) = problem.strip_prefix("invalid type: ") {
+        let fault = Fault::at(FaultKind::WrongType, place, format!("{path}: is {types}"));
+        let quoted = types.ends_with("expected a string") || types.contains("expected a borrowed string");
+        return if quoted { fault.help(format!("quote it: \"{written}\"")) } else { fault };
+    }
+    let mut fault = Fault::at(FaultKind::InvalidValue, place, format!("{path}: {problem}"));
+    if let Some((_, known)) = unknown_variant(problem) {
+        fault.help = did_you_mean(&written, known.iter().copied());
+    }
+    fault
+}
+
+/// The path of a missing field.
+fn missing(path: &str, problem: &str) -> Option<String> {
+    let field = problem.strip_prefix("missing field `")?.split('`').next()?;
+    Some(member(if path == "." { "" } else { path }, field))
+}
+
+/// Is a field that is missing now in what was written?
+fn is_in(written: &Node, path: &str, problem: &str) -> bool {
+    missing(path, problem).is_some_and(|path| find(written, &path).is_some())
+}
+
+/// ``unknown field `x`, expected one of `a`, `b` `` as serde's derive writes it.
+fn unknown_by_type(problem: &str) -> Option<(&str, Vec<&str>)> {
+    quoted_words(problem.strip_prefix("unknown field ")?)
+}
+
+fn unknown_variant(problem: &str) -> Option<(&str, Vec<&str>)> {
+    quoted_words(problem.strip_prefix("unknown variant ")?)
+}
+
+fn quoted_words(text: &str) -> Option<(&str, Vec<&str>)> {
+    let mut words = text.split('`').skip(1).step_by(2);
+    Some((words.next()?, words.collect()))
+}
+
+/// Where a member stands; one that is not there, at the nearest thing around it.
+fn place_of(document: &Node, places: &Places, path: &str) -> crate::fault::Place {
+    let mut path = path;
+    loop {
+        if let Some(node) = find(document, path) {
+            let scalar = !matches!(node.kind, Kind::List(_) | Kind::Map(_) | Kind::Null);
+            let key = key_of(document, path).map(|key| places.of_key(key));
+            return match key {
+                Some(key) if !scalar => key,
+                _ => places.of(node),
+            };
+        }
+        if path.is_empty() || path == "." {
+            return document.get("kind").map_or_else(|| places.of(document), |kind| places.of(kind));
+        }
+        path = parent(path);
+    }
+}
+
+/// Both kinds of faults, one for a place.
+pub(crate) fn together(of_schema: Vec<Broken>, of_types: Vec<Fault>) -> Vec<Fault> {
+    let same = |one: &Fault, two: &Fault| one.place == two.place;
+    let said_better =
+        |broken: &Broken| broken.vague && of_types.iter().any(|typed| same(typed, &broken.fault));
+    let mut all: Vec<Fault> =
+        of_schema.into_iter().filter(|broken| !said_better(broken)).map(|broken| broken.fault).collect();
+    for typed in of_types {
+        if !all.iter().any(|fault| same(fault, &typed)) {
+            all.push(typed);
+        }
+    }
+    all
+}
+
+/// The steps of `spec.access.denyNetworks[0]`.
+fn steps(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty())
+}
+
+/// `spec.access.denyNetworks[0]` -> `spec.access.denyNetworks`
+fn parent(path: &str) -> &str {
+    path.rfind(['.', '[']).and_then(|end| path.get(..end)).unwrap_or_default()
+}
+
+/// The value at a path. Keys with dots are not found; no `spec` has any.
+pub(crate) fn find<'n>(document: &'n Node, path: &str) -> Option<&'n Node> {
+    steps(path).try_fold(document, |node, step| match &node.kind {
+        Kind::List(items) => items.get(step.parse::<usize>().ok()?),
+        _ => node.get(step),
+    })
+}
+
+fn key_of<'n>(document: &'n Node, path: &str) -> Option<&'n crate::document::Key> {
+    let last = steps(path).last()?;
+    find(document, parent(path))?.entry(last).map(|(key, _)| key)
+}
+
+/// Takes the value at a path out. A member of a mapping goes with its key.
+fn remove(document: &mut Node, path: &str) -> bool {
+    let all: Vec<&str> = steps(path).collect();
+    let Some((last, front)) = all.split_last() else { return false };
+    let mut node = document;
+    for step in front {
+        let next = match &mut node.kind {
+            Kind::List(items) => step.parse::<usize>().ok().and_then(|at| items.get_mut(at)),
+            Kind::Map(entries) => {
+                entries.iter_mut().find(|(key, _)| key.name == *step).map(|(_, value)| value)
+            }
+            _ => None,
+        };
+        let Some(next) = next else { return false };
+        node = next;
+    }
+    match &mut node.kind {
+        Kind::List(items) => match last.parse::<usize>() {
+            Ok(at) if at < items.len() => {
+                items.remove(at);
+                true
+            }
+            _ => false,
+        },
+        Kind::Map(entries) => {
+            let before = entries.len();
+            entries.retain(|(key, _)| key.name != *last);
+            entries.len() < before
+        }
+        _ => false,
+    }
+}
+
+/// Takes out what a fault is about.
+fn take_out(document: &mut Node, places: &Places, fault: &Fault) {
+    let Some(place) = &fault.place else { return };
+    retain(document, &|node| places.of(node).offset != place.offset, &|key| {
+        places.of_key(key).offset != place.offset
+    });
+}
+
+fn retain(node: &mut Node, keep: &dyn Fn(&Node) -> bool, keep_key: &dyn Fn(&crate::document::Key) -> bool) {
+    let scalar = |node: &Node| !matches!(node.kind, Kind::List(_) | Kind::Map(_));
+    match &mut node.kind {
+        Kind::List(items) => {
+            items.retain(|item| !scalar(item) || keep(item));
+            for item in items {
+                retain(item, keep, keep_key);
+            }
+        }
+        Kind::Map(entries) => {
+            entries.retain(|(key, value)| keep_key(key) && (!scalar(value) || keep(value)));
+            for (_, value) in entries {
+                retain(value, keep, keep_key);
+            }
+        }
+        _ => {}
+    }
+}
