@@ -37,10 +37,19 @@ impl RouteTable {
         domain: Option<HostName>,
         routes: impl IntoIterator<Item = Route>,
     ) -> Result<Self, TableError> {
+        Self::from_shared(revision, domain, routes.into_iter().map(Arc::new))
+    }
+
+    /// The same from routes that somebody else holds, too.
+    pub fn from_shared(
+        revision: u64,
+        domain: Option<HostName>,
+        routes: impl IntoIterator<Item = Arc<Route>>,
+    ) -> Result<Self, TableError> {
         let session_host = domain.as_ref().and_then(|domain| domain.with_label(SESSION_LABEL).ok());
         let mut table = Self { revision, domain, ..Self::default() };
         for route in routes {
-            table.add(Arc::new(route), session_host.as_ref())?;
+            table.add(route, session_host.as_ref())?;
         }
         table.routes.shrink_to_fit();
         Ok(table)

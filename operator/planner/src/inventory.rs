@@ -3,12 +3,8 @@
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use resources::{InstallationSpec, Observed, RemoteInstance, VersionBlock};
+use resources::{InstallationSpec, Observed, RemoteInstance, Timestamp, VersionBlock};
 use route_table::{Fingerprint, HostName, InstanceId};
-
-/// Seconds since 1970, UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Timestamp(pub i64);
 
 /// The installation's secret, from which assigned names come: with it a restore gives every instance its name back.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,10 +37,6 @@ pub struct Settings {
     /// Its seed.
     pub seed: Seed,
 }
-
-/// Why settings cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingsError(pub String);
 
 /// Objects and facts. Cloning is cheap, and so is replacing one entry of a clone.
 #[derive(Debug, Clone)]

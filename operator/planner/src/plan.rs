@@ -1,17 +1,20 @@
-//! What a plan says.
+//! What a plan says, and the way to it.
 
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use resources::{RemoteInstanceStatus, VersionBlockStatus};
-use route_table::{InstanceId, Route};
+use resources::{RemoteInstanceStatus, Timestamp, VersionBlockStatus};
+use route_table::{HostName, InstanceId, Route, RouteTable, TableError};
 
-use crate::inventory::{Inventory, ReleasedLabel, Timestamp};
+use crate::events::Event;
+use crate::inventory::{Inventory, ReleasedLabel};
+use crate::making::Making;
+use crate::previous::Previous;
 
-/// What is to be done, and to be told.
+/// What is to be done, and to be told. Publish `routes` first; then [`Plan::published`] gives the statuses to write.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Goes up by one whenever `routes` differ from the plan before.
+    /// Goes up by one whenever `routes` differ from the plan before, and with the first plan.
     pub revision: u64,
     /// Every instance proxies should know of. An instance without a route is unknown to them.
     pub routes: OrdMap<InstanceId, Arc<Route>>,
@@ -19,7 +22,7 @@ pub struct Plan {
     pub instances: OrdMap<InstanceId, Arc<RemoteInstanceStatus>>,
     /// The status of every version block.
     pub blocks: OrdMap<String, Arc<VersionBlockStatus>>,
-    /// What happened since the plan before.
+    /// What happened since the plan before: about instances in the order of their ids, then about blocks.
     pub events: Vec<Event>,
     /// Labels given up that nobody else gets yet: to be kept, and given back as a fact.
     pub released: OrdMap<String, ReleasedLabel>,
@@ -27,43 +30,50 @@ pub struct Plan {
     pub next_run: Option<Timestamp>,
 }
 
-/// Something that happened, told to people beside the object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Event {
-    /// About which object.
-    pub about: Subject,
-    /// Is it bad news?
-    pub kind: EventKind,
-    /// One word for programs.
-    pub reason: String,
-    /// A sentence for people.
-    pub message: String,
+/// A plan whose routes have been handed to the proxies: what a writer of statuses asks for, so that no status is ahead
+/// of the routes.
+#[derive(Debug, Clone, Copy)]
+pub struct Published<'a>(&'a Plan);
+
+impl<'a> Published<'a> {
+    /// The status of every instance.
+    pub fn instances(self) -> &'a OrdMap<InstanceId, Arc<RemoteInstanceStatus>> {
+        &self.0.instances
+    }
+
+    /// The status of every version block.
+    pub fn blocks(self) -> &'a OrdMap<String, Arc<VersionBlockStatus>> {
+        &self.0.blocks
+    }
+
+    /// What happened.
+    pub fn events(self) -> &'a [Event] {
+        &self.0.events
+    }
 }
 
-/// What an event is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    /// A `RemoteInstance`.
-    Instance(InstanceId),
-    /// A `VersionBlock`.
-    Block(String),
+impl Plan {
+    /// What may be told once this revision was handed to the proxies; `None` while it is an older one.
+    pub fn published(&self, revision: u64) -> Option<Published<'_>> {
+        (revision >= self.revision).then_some(Published(self))
+    }
+
+    /// The table that proxies get. Two routes of a plan are never in each other's way, so there is an error only beyond
+    /// the most routes a table can have.
+    pub fn table(&self, domain: &HostName) -> Result<RouteTable, TableError> {
+        RouteTable::from_shared(self.revision, Some(domain.clone()), self.routes.values().cloned())
+    }
 }
 
-/// Is it bad news?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EventKind {
-    /// No.
-    Normal,
-    /// Yes.
-    Warning,
-}
-
-/// What the plan before decided, and what of it can be used again.
-#[derive(Debug, Clone, Default)]
-pub struct Previous {}
-
-/// Makes the plan.
+/// Makes the plan: reads what changed, decides who has which name and key, then decides about everybody whom that or
+/// anything else concerns.
+///
+/// The result depends on the arguments alone. Whether `previous` spares work or not, the result is the same.
 pub fn plan(inventory: &Inventory, previous: &Previous, now: Timestamp) -> (Plan, Previous) {
-    let _ = (inventory, previous, now);
-    unimplemented!()
+    let mut making = Making::begin(inventory, previous, now);
+    making.read_objects();
+    making.release_labels();
+    making.settle_claims();
+    making.decide_instances();
+    making.finish()
 }

@@ -28,6 +28,8 @@ pub struct Unreadable {
     pub problem: String,
     /// `spec.enabled`, where it is a boolean: switching off works whatever else is wrong.
     pub enabled: Option<bool>,
+    /// `spec.installation`, where it is a text: so that the installation that serves it tells it what is wrong.
+    pub installation: Option<String>,
 }
 
 impl<T: DeserializeOwned + Checked> Observed<T> {
@@ -51,7 +53,8 @@ impl<T: DeserializeOwned + Checked> Observed<T> {
             return Err("metadata.name is missing".to_owned());
         }
         let enabled = value.pointer("/spec/enabled").and_then(Value::as_bool);
-        Ok(Self::Unreadable(Unreadable { metadata, path, problem, enabled }))
+        let installation = value.pointer("/spec/installation").and_then(Value::as_str).map(str::to_owned);
+        Ok(Self::Unreadable(Unreadable { metadata, path, problem, enabled, installation }))
     }
 }
 
