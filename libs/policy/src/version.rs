@@ -48,18 +48,20 @@ impl fmt::Display for VersionScheme {
 /// # Calendar versions beside `awesomeversion`
 ///
 /// Home Assistant itself compares with the Python package `awesomeversion`. Over every pair of its real release
-/// names both agree. They differ on texts Home Assistant never released under:
+/// names, and over generated ones, both agree (`tests/versions/run` shows it, and each row here). They differ on texts
+/// Home Assistant never released under:
 ///
 /// | versions | `awesomeversion` 25.8 | here |
 /// |---|---|---|
 /// | `2023.9.0.dev`, `2023.9.0b` (no number) | refuses to compare | number 0 |
+/// | `2023.9.0b.1`, `2023.9.0` (a dot before the number) | refuses to compare | number 1 |
 /// | `2023.9.0.post1`, `2023.9.0` | the first is older | the first is newer |
 /// | `2023.9.beta2`, `2023.9.b0` (two spellings) | neither is newer | the first is newer |
 /// | `2023.9.10b0`, `2023.9.10` (two digits before the stage) | neither is newer | the beta is older |
 /// | `2023b1`, `2023` (stage behind one number) | neither is newer | the beta is older |
-/// | `2023.9.0b1.dev1`, `2023.9.0.dev1` | only the last word counts | a dev build on the way to beta 1 |
+/// | `2023.9.0b1.dev1`, `2023.9.0.dev1` | neither is newer: only the last word counts | a dev build on the way to beta 1 |
 /// | `2023.9.1-dev.2`, `2023.9.1dev2` (a dash) | the dash one is older | equal |
-/// | `2023.9`, `2023.9.0`, `2023.9.0+x1` | unequal, and neither is newer | equal |
+/// | `2023.9`, `2023.9.0`, `2023.9.0+x1` (spellings of one) | unequal, and neither is newer | equal |
 ///
 /// # Semantic versions
 ///
