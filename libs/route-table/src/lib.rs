@@ -31,6 +31,7 @@ mod raw;
 mod route;
 mod table;
 mod text_form;
+mod write;
 
 pub use agent_key::{AgentKey, Fingerprint, FingerprintError};
 pub use error::{Position, RouteError, TableError};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use resources::{InstallationSpec, Observed, RemoteInstance, Timestamp, VersionBlock};
 use route_table::{Fingerprint, HostName, InstanceId};
+use serde::{Deserialize, Serialize};
 
 /// The installation's secret, from which assigned names come: with it a restore gives every instance its name back.
 #[derive(Clone, PartialEq, Eq)]
@@ -128,7 +129,8 @@ pub struct CertificateFacts {
 }
 
 /// A label that was given up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ReleasedLabel {
     /// Who had it; that one may take it again.
     pub by: InstanceId,

@@ -1,17 +1,21 @@
 //! What a plan says, and the way to it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
 use resources::{RemoteInstanceStatus, Timestamp, VersionBlockStatus};
 use route_table::{HostName, InstanceId, Route, RouteTable, TableError};
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 use crate::events::Event;
 use crate::inventory::{Inventory, ReleasedLabel};
 use crate::making::Making;
 use crate::previous::Previous;
 
-/// What is to be done, and to be told. Publish `routes` first; then [`Plan::published`] gives the statuses to write.
+/// What is to be done, and to be told. Shown as data, it has `revision`, `routes` (a list, as in a routes file),
+/// `instances` and `blocks` (statuses by id and name), `events`, `released` and `nextRun`. Publish `routes` first; then [`Plan::published`] gives the statuses to write.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Goes up by one whenever `routes` differ from the plan before, and with the first plan.
@@ -50,6 +54,25 @@ impl<'a> Published<'a> {
     pub fn events(self) -> &'a [Event] {
         &self.0.events
     }
+}
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { revision, routes, instances, blocks, events, released, next_run } = self;
+        let mut plan = serializer.serialize_struct("Plan", 7)?;
+        plan.serialize_field("revision", revision)?;
+        plan.serialize_field("routes", &routes.values().map(|route| &**route).collect::<Vec<_>>())?;
+        plan.serialize_field("instances", &shown(instances))?;
+        plan.serialize_field("blocks", &shown(blocks))?;
+        plan.serialize_field("events", events)?;
+        plan.serialize_field("released", &released.iter().collect::<BTreeMap<_, _>>())?;
+        plan.serialize_field("nextRun", next_run)?;
+        plan.end()
+    }
+}
+
+fn shown<K: Ord, V>(map: &OrdMap<K, Arc<V>>) -> BTreeMap<&K, &V> {
+    map.iter().map(|(key, value)| (key, &**value)).collect()
 }
 
 impl Plan {
