@@ -111,6 +111,11 @@ impl FernetKeyRing {
         Ok(Self::new(keys, [0; 32], None))
     }
 
+    /// A key as a line of a key file.
+    pub fn written(key: &[u8; 32]) -> String {
+        url_safe_base64(key)
+    }
+
     fn new(keys: FernetKeys, digest: [u8; 32], file: Option<PathBuf>) -> Self {
         Self {
             keys: ArcSwap::from_pointee(Shown(Arc::new(keys))),

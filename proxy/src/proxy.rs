@@ -90,6 +90,11 @@ pub enum StartError {
     Start(#[from] io::Error),
 }
 
+/// Asks the system for as many file descriptors as this process may have.
+pub fn take_all_descriptors() -> Option<u64> {
+    byte_relay::descriptors::take_all()
+}
+
 /// An open tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenTunnel {
