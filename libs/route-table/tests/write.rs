@@ -1,6 +1,6 @@
 //! What is written reads back equal.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use policy::{BlockAction, ReportedVersion, UnknownVersion, VersionBlock, VersionRange, VersionScheme};
 use proptest::prelude::*;

@@ -50,6 +50,7 @@ impl Blocks {
     /// | makes sense, every range can be read | its ranges | True |
     /// | makes sense, some range cannot be read | the other ranges | False, with the range and why |
     /// | makes sense, no range can be read | nothing | False, with the range and why |
+    /// | some or no range can be read, but it was in force before | that, and the ranges that can be read | as above |
     /// | makes no sense, but did before | what was in force | False, with the member and why |
     /// | makes no sense, and never did here | nothing | False, with the member and why |
     /// | deleted | nothing | |
@@ -117,10 +118,23 @@ impl Block {
                 return Self { name, generation, action, problem, in_force: kept };
             }
         };
-        let (ranges, unreadable) = spec.ranges();
+        let (mut ranges, unreadable) = spec.ranges();
         let problem = unreadable.first().map(|(at, error)| {
+            // A typo must let nobody in: nobody knows which of the ranges before the nonsense stands for.
+            let before = known.and_then(|known| known.in_force.as_ref());
+            let kept = before.filter(|(product, _)| *product == spec.product).map(|(_, block)| &block.ranges);
+            let rest = if kept.is_some() {
+                "the others are in force, and so is what was in force before"
+            } else {
+                "the others are in force"
+            };
+            for range in kept.into_iter().flatten() {
+                if !ranges.contains(range) {
+                    ranges.push(range.clone());
+                }
+            }
             let message = format!(
-                "spec.versions[{at}]: {error}. {} of {} ranges cannot be read; the others are in force.",
+                "spec.versions[{at}]: {error}. {} of {} ranges cannot be read; {rest}.",
                 unreadable.len(),
                 spec.versions.len()
             );

@@ -41,7 +41,7 @@ pub enum EventKind {
 
 /// Reasons of `Ready` that are news themselves. The others stand in a condition of their own, or are told while things
 /// settle.
-const NEWS_OF_READY: [&str; 4] = ["InvalidSpec", "AgentKeyConflict", "InvalidAgentKey", "Disabled"];
+const NEWS_OF_READY: [&str; 3] = ["InvalidSpec", "AgentKeyConflict", "InvalidAgentKey"];
 
 /// Reasons that are bad news although nothing is False.
 const BAD_NEWS: [&str; 1] = ["Warned"];
@@ -58,11 +58,10 @@ const NO_BAD_NEWS: [&str; 3] = ["TunnelDown", "NeverConnected", "PendingVerifica
 /// | the same | no status yet | True, and not Warned | none, except Connected |
 /// | the same | no status yet | False | one, except `NeverConnected` and `TunnelDown` |
 /// | `VersionAllowed` | blocked | blocked by others | one |
-/// | Ready | another reason | `InvalidSpec`, `AgentKeyConflict`, `InvalidAgentKey`, Disabled | one |
+/// | Ready | another reason | `InvalidSpec`, `AgentKeyConflict`, `InvalidAgentKey` | a Warning |
 /// | Ready | `InvalidSpec` | another reason | one, Readable |
-/// | Ready | Disabled | another reason | one, Enabled |
 ///
-/// What is False is a Warning, except that a tunnel is down or a domain waits for its record.
+/// Switching on and off is told by nobody: who did it knows. What is False is a Warning, except that a tunnel is down or a domain waits for its record.
 pub(crate) fn instance_events(
     id: &InstanceId,
     before: Option<&RemoteInstanceStatus>,
@@ -93,16 +92,10 @@ pub(crate) fn instance_events(
         |status: &RemoteInstanceStatus| find(&status.conditions, READY).map(|ready| ready.reason.clone());
     let (was, ready) = (before.and_then(reason), find(&now.conditions, READY));
     if let Some(ready) = ready.filter(|ready| was.as_ref() != Some(&ready.reason)) {
-        let news = NEWS_OF_READY.contains(&&*ready.reason) && (was.is_some() || ready.status == Truth::False);
-        if news {
-            let kind = if ready.status == Truth::False { EventKind::Warning } else { EventKind::Normal };
-            tell(kind, &ready.reason, &ready.message);
-        } else {
-            match was.as_deref() {
-                Some("InvalidSpec") => tell(EventKind::Normal, "Readable", "The object makes sense again."),
-                Some("Disabled") => tell(EventKind::Normal, "Enabled", "Remote access was switched on."),
-                _ => {}
-            }
+        if NEWS_OF_READY.contains(&&*ready.reason) {
+            tell(EventKind::Warning, &ready.reason, &ready.message);
+        } else if was.as_deref() == Some("InvalidSpec") {
+            tell(EventKind::Normal, "Readable", "The object makes sense again.");
         }
     }
     events

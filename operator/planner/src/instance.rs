@@ -97,18 +97,30 @@ pub(crate) fn decide(
     }
 }
 
+/// Most strange certificates remembered of an instance: as many as its owner can acknowledge.
+const MAX_STRANGE: usize = route_table::MAX_AGENT_KEYS_PER_ROUTE;
+
 /// What is reported now, and where that says nothing, what was reported last. A proxy that starts knows nobody's
-/// version or certificate until agents come back; that must not make a blocked version unknown or end an alarm.
+/// version or certificate until agents come back; that must not make a blocked version unknown or end an alarm. Nor
+/// does a report that mentions a strange certificate no more: only a person's word ends an alarm.
 fn remembered(reported: Option<&Arc<Report>>, wish: &Wish, before: Option<&Entry>) -> Arc<Report> {
     let Some(before) = before else { return reported.cloned().unwrap_or_default() };
     let Some(now) = reported else { return without_foreign_version(&before.report, wish, before) };
     let blank = |version: &Option<String>| version.as_ref().is_none_or(|text| text.trim().is_empty());
-    if !blank(&now.version) && now.certificate.is_some() {
+    let alarms = before.report.certificate.as_ref().filter(|known| !known.strange.is_empty());
+    if !blank(&now.version) && now.certificate.is_some() && alarms.is_none() {
         return Arc::clone(now);
     }
     let known = without_foreign_version(&before.report, wish, before);
     let version = if blank(&now.version) { known.version.clone() } else { now.version.clone() };
-    let certificate = now.certificate.as_ref().or(known.certificate.as_ref()).cloned();
+    let mut certificate = now.certificate.as_ref().or(known.certificate.as_ref()).cloned();
+    if let (Some(certificate), Some(alarms)) = (&mut certificate, alarms) {
+        for strange in &alarms.strange {
+            if certificate.strange.len() < MAX_STRANGE {
+                certificate.strange.insert(*strange);
+            }
+        }
+    }
     let merged = Report { tunnel: now.tunnel.clone(), version, certificate };
     if merged == **now { Arc::clone(now) } else { Arc::new(merged) }
 }

@@ -20,6 +20,7 @@ use crate::names::{AskedLabel, NameMaker, read_label};
 /// | makes no sense | never seen | any | no route: nobody knows whom it keeps out |
 /// | makes no sense | enabled | `false` | the last good route, disabled |
 /// | makes no sense | enabled | `true`, or not a boolean | the last good route |
+/// | makes no sense | enabled, but an object without sense switched it off since | any | the last good route, disabled |
 /// | makes no sense | disabled | any | the last good route, disabled: only sense can switch on |
 /// | makes no sense | any | any | in each case with the blocks of today, so that a new block still shuts it out |
 /// | makes no sense | any | any | in each case with the enrolled keys of today: removing a key still shuts it out |
@@ -76,8 +77,13 @@ impl Wish {
         if !serves(settings, namespace, asked) {
             return None;
         }
-        let switched_off =
-            matches!(&**object, Observed::Unreadable(nonsense) if nonsense.enabled == Some(false));
+        let switched_off = match &**object {
+            Observed::Readable(_) => false,
+            // What an object without sense switched off, only sense can switch on again.
+            Observed::Unreadable(nonsense) => {
+                nonsense.enabled == Some(false) || before.is_some_and(|before| !before.enabled)
+            }
+        };
         let (keys, bad_keys) = keys(spec, object);
         // A random label below any domain that leaves room for it is a name.
         let random = settings.spec.domain.with_label(&names.random_label(id)).ok()?;
