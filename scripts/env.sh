@@ -10,8 +10,8 @@ export LATCHKEY_CACHE="${LATCHKEY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/latchke
 # Logs are files: no colours, no progress bars.
 export CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
 
-# Servers such as nginx live in sbin, cargo in its own folder; neither need be on the caller's PATH.
-PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
+# Servers such as nginx live in sbin, cargo and Go in their own folders; none need be on the caller's PATH.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/local/go/bin"
 export PATH
 
 # Rust: the version of rust-toolchain.toml, under whatever name it is installed; else rustup is asked for it.

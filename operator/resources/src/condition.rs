@@ -34,7 +34,7 @@ pub struct Condition {
     /// A sentence for people.
     #[schemars(length(max = 32768))]
     pub message: Cow<'static, str>,
-    /// When `status` changed last (RFC 3339).
+    /// When the status changed last (RFC 3339).
     pub last_transition_time: Timestamp,
     /// The generation of the object this was said about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,7 @@ pub(crate) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Str
 
 fn refuse<T, E: Error>(number: impl fmt::Display) -> Result<T, E> {
     Err(E::custom(format_args!(
-        "{number} is a number, not a version: quote it, since 2023.10 without quotes is the number 2023.1"
+        "{number} is a number, not a version; quote it: without quotes 2023.10 is the number 2023.1"
     )))
 }
 

@@ -48,7 +48,6 @@ use crate::{Condition, Timestamp, quoted, schema};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = schema::instance_rules()))]
 pub struct RemoteInstanceSpec {
     /// Which installation serves it; empty means the default one. Cannot be changed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -68,7 +67,7 @@ pub struct RemoteInstanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::host_names")]
     pub custom_domains: Vec<HostName>,
-    /// What it runs; decides how versions compare.
+    /// What it runs, home-assistant-core unless said otherwise; decides how versions compare.
     #[serde(default)]
     #[schemars(schema_with = "schema::product")]
     pub product: Product,
@@ -86,7 +85,7 @@ pub struct RemoteInstanceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::fingerprints")]
     pub agent_keys: Vec<Fingerprint>,
-    /// Live tunnels allowed at once; visitors are spread over them.
+    /// Live tunnels allowed at once, 1 unless said otherwise; visitors are spread over them.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = MAX_TUNNELS))]
     pub tunnels: i32,
@@ -124,7 +123,7 @@ pub struct AcceptedBlock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Access {
-    /// Networks visitors may come from (CIDR); empty means everyone.
+    /// Networks visitors may come from, e.g. 192.0.2.0/24 or a single address; empty means everyone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::networks")]
     pub allow_networks: Vec<Cidr>,
@@ -132,10 +131,10 @@ pub struct Access {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::networks")]
     pub deny_networks: Vec<Cidr>,
-    /// Visitor connections at once.
+    /// Visitor connections at once, 512 unless said otherwise.
     #[schemars(range(min = 1, max = MAX_RATE))]
     pub max_connections: i32,
-    /// New visitor connections a minute from one client address.
+    /// New visitor connections a minute from one client address, 120 unless said otherwise.
     #[schemars(range(min = 1, max = MAX_RATE))]
     pub new_connections_per_minute_per_client: i32,
 }

@@ -27,12 +27,11 @@ use crate::{Condition, quoted, schema};
     printcolumn(name = "Blocked", type_ = "integer", json_path = ".status.blocked"),
     printcolumn(name = "Accepted", type_ = "integer", json_path = ".status.accepted"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Versions", type_ = "string", json_path = ".spec.versions", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason", priority = 1)
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VersionBlockSpec {
-    /// Which product. Cannot be changed.
+    /// Which product, home-assistant-core unless said otherwise. Cannot be changed.
     #[serde(default)]
     #[schemars(schema_with = "schema::block_product")]
     pub product: Product,

@@ -1,0 +1,150 @@
+//! Objects that the API server accepts and refuses: those in `objects/`, and the examples of docs/resources.md.
+
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use latchkey_cluster_tests::{Answer, TestError};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::Cluster;
+
+pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
+    let mut tests = Vec::new();
+    for path in files("good") {
+        tests.push(cluster.test(format!("accepts::{}", stem(&path)), move |cluster| accepts(cluster, path)));
+    }
+    for path in files("bad") {
+        tests.push(cluster.test(format!("refuses::{}", stem(&path)), move |cluster| refuses(cluster, path)));
+    }
+    for (line, text) in documented() {
+        let name = format!("accepts::docs_resources_md_line_{line}");
+        tests.push(cluster.test(name, move |cluster| accepts_example(cluster, text)));
+    }
+    tests.push(cluster.test("refuses::as_kubectl_tells_it", as_kubectl_tells_it));
+    tests
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("objects").join(folder);
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 20, "{} has lost its files", folder.display());
+    files
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap().to_str().unwrap().to_owned()
+}
+
+/// What the API server said to a new object.
+pub(crate) struct Verdict(Answer);
+
+impl Verdict {
+    pub(crate) fn expect_accepted(&self) {
+        assert!(self.0.is_success(), "{}", self.0.message());
+        assert_eq!(self.0.warnings, Vec::<String>::new());
+    }
+
+    fn expect_refused(&self, names: &str, says: &str) {
+        let message = self.0.message();
+        assert!(matches!(self.0.code, 400 | 422), "code {}: {message}", self.0.code);
+        assert!(names_member(message, names), "does not name {names}: {message}");
+        assert!(message.contains(says), "does not say {says:?}: {message}");
+    }
+}
+
+/// The path as a whole, not as a part of a longer one.
+fn names_member(message: &str, path: &str) -> bool {
+    let goes_on = |next: char| next.is_alphanumeric() || next == '[' || next == '.';
+    message.match_indices(path).any(|(at, _)| {
+        let behind = &message[at + path.len()..];
+        // A full stop and a space end a sentence, not a path.
+        behind.starts_with(". ") || !behind.starts_with(goes_on)
+    })
+}
+
+/// As kubectl creates: members that the schema does not know are refused. Nothing is stored.
+pub(crate) async fn create(cluster: &Cluster, object: &Value) -> Result<Verdict, TestError> {
+    let place = match object["kind"].as_str() {
+        Some("RemoteInstance") => "namespaces/default/remoteinstances",
+        Some("VersionBlock") => "versionblocks",
+        other => return Err(format!("no such kind: {other:?}").into()),
+    };
+    let path = format!("/apis/{}/{place}?dryRun=All&fieldValidation=Strict", resources::API_VERSION);
+    Ok(Verdict(cluster.get().await?.control_plane.exchange(Method::POST, &path, object).await?))
+}
+
+fn read(path: &Path) -> (String, Value) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let object = serde_yaml::from_str(&text).unwrap();
+    (text, object)
+}
+
+async fn accepts(cluster: Cluster, path: PathBuf) -> Result<(), TestError> {
+    let (_, object) = read(&path);
+    create(&cluster, &object).await?.expect_accepted();
+    Ok(())
+}
+
+async fn refuses(cluster: Cluster, path: PathBuf) -> Result<(), TestError> {
+    let (text, object) = read(&path);
+    let head = |field: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("# {field}: ")));
+        line.unwrap_or_else(|| panic!("{} has no \"# {field}: \"", path.display()))
+    };
+    create(&cluster, &object).await?.expect_refused(head("Names"), head("Says"));
+    Ok(())
+}
+
+/// Every YAML block of docs/resources.md that is a whole object, with its line.
+fn documented() -> Vec<(usize, String)> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/resources.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let mut found = Vec::new();
+    let mut block: Option<(usize, String)> = None;
+    for (at, line) in page.lines().enumerate() {
+        match (&mut block, line) {
+            (None, "```yaml") => block = Some((at + 2, String::new())),
+            (Some(_), "```") => found.extend(block.take()),
+            (Some((_, text)), line) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    // An installation's settings are no custom resource.
+    found.retain(|(_, text)| text.contains("apiVersion:") && !text.contains("kind: Installation"));
+    assert!(found.len() >= 5, "docs/resources.md has lost its examples");
+    found
+}
+
+async fn accepts_example(cluster: Cluster, text: String) -> Result<(), TestError> {
+    for document in text.split("\n---\n") {
+        let mut object: Value = serde_yaml::from_str(document)?;
+        // The namespaces of the page are not there.
+        object["metadata"].as_object_mut().map(|metadata| metadata.remove("namespace"));
+        create(&cluster, &object).await?.expect_accepted();
+    }
+    Ok(())
+}
+
+/// The most common slip, word for word as people see it.
+async fn as_kubectl_tells_it(cluster: Cluster) -> Result<(), TestError> {
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("objects/bad/version-without-quotes.yaml"),
+    )?;
+    let control_plane = &cluster.get().await?.control_plane;
+    let output = control_plane.kubectl_with_input(&["apply", "-n", "default", "-f", "-"], &text).await?;
+    assert!(!output.success);
+    for part in [
+        "The RemoteInstance \"lake-house\" is invalid",
+        "spec.version in body must be of type string",
+        "quote it: without quotes 2023.10 is the number 2023.1",
+    ] {
+        assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
+    }
+    Ok(())
+}
