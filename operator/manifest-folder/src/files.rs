@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +45,16 @@ pub struct Reading {
 /// What was read before, so that a file that did not change is not read again.
 #[derive(Debug, Default)]
 pub struct Cache {
-    files: HashMap<PathBuf, (Stamp, Arc<FileReading>)>,
+    files: HashMap<PathBuf, Known>,
+}
+
+/// A file that was read.
+#[derive(Debug, Clone)]
+struct Known {
+    stamp: Stamp,
+    /// Of its content: the same content is not parsed again.
+    hash: u64,
+    file: Arc<FileReading>,
 }
 
 /// What tells one version of a file from the next without reading it.
@@ -88,6 +98,17 @@ impl Reading {
         reading
     }
 
+    /// Is it the same as another reading of the same folder?
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let same_file = |one: (&String, &Arc<FileReading>), two: (&String, &Arc<FileReading>)| {
+            one.0 == two.0 && (Arc::ptr_eq(one.1, two.1) || one.1.is_same_failure(two.1))
+        };
+        let mut pairs = self.files.iter().zip(&other.files);
+        self.files.len() == other.files.len()
+            && pairs.all(|(one, two)| same_file(one, two))
+            && (&self.faults, self.incomplete) == (&other.faults, other.incomplete)
+    }
+
     fn failed(path: &Path, error: &io::Error) -> Self {
         let mut reading = Self::default();
         reading.fail(&path.display().to_string(), error);
@@ -129,11 +150,10 @@ fn read_path(path: &Path, cache: &mut Cache) -> io::Result<Reading> {
         let name = path.display().to_string();
         let known = before.remove(&path);
         match read_file(&path, &name, known, &mut bytes) {
-            Ok(Some((stamp, file))) => {
-                reading.files.insert(name, Arc::clone(&file));
-                cache.files.insert(path, (stamp, file));
+            Ok(known) => {
+                reading.files.insert(name, Arc::clone(&known.file));
+                cache.files.insert(path, known);
             }
-            Ok(None) => {}
             // Gone between listing and opening: as if it had gone a moment before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -215,31 +235,37 @@ pub(crate) fn is_manifest(path: &Path) -> bool {
     })
 }
 
-type Read1 = (Stamp, Arc<FileReading>);
-
-fn read_file(path: &Path, name: &str, known: Option<Read1>, bytes: &mut usize) -> io::Result<Option<Read1>> {
+fn read_file(path: &Path, name: &str, known: Option<Known>, bytes: &mut usize) -> io::Result<Known> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     let stamp = Stamp::of(&metadata);
     *bytes = bytes.saturating_add(usize::try_from(stamp.length).unwrap_or(usize::MAX));
-    if let Some(known) = known.filter(|(before, _)| *before == stamp && stamp.is_old()) {
-        return Ok(Some(known));
+    if let Some(known) = known.as_ref().filter(|known| known.stamp == stamp && stamp.is_old()) {
+        return Ok(known.clone());
     }
     let mut content = Vec::new();
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut content)?;
-    let read = if content.len() > MAX_FILE_BYTES {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    let hash = hasher.finish();
+    if let Some(known) = known.filter(|known| known.hash == hash) {
+        return Ok(Known { stamp, ..known });
+    }
+    Ok(Known { stamp, hash, file: Arc::new(read_content(name, content)) })
+}
+
+fn read_content(name: &str, content: Vec<u8>) -> FileReading {
+    if content.len() > MAX_FILE_BYTES {
         let message = format!("is larger than {MAX_FILE_BYTES} bytes; split it");
-        broken(Fault::of_file(FaultKind::TooMuch, name, message))
-    } else {
-        match String::from_utf8(content) {
-            Ok(text) => read_text(name, &text),
-            Err(error) if mentions_us(&String::from_utf8_lossy(error.as_bytes())) => {
-                broken(Fault::of_file(FaultKind::Syntax, name, "is not UTF-8"))
-            }
-            Err(_) => FileReading::default(),
+        return broken(Fault::of_file(FaultKind::TooMuch, name, message));
+    }
+    match String::from_utf8(content) {
+        Ok(text) => read_text(name, &text),
+        Err(error) if mentions_us(&String::from_utf8_lossy(error.as_bytes())) => {
+            broken(Fault::of_file(FaultKind::Syntax, name, "is not UTF-8"))
         }
-    };
-    Ok(Some((stamp, Arc::new(read))))
+        Err(_) => FileReading::default(),
+    }
 }
 
 fn broken(fault: Fault) -> FileReading {

@@ -98,6 +98,8 @@ fn an_old_file_that_did_not_change_is_not_read_again() {
     // Same length, same time: only the content would tell, and an old file is not opened for that.
     fs::write(folder.path().join("a.yaml"), LAKE.replace("lake", "cake")).unwrap();
     age("a.yaml");
+    let young = |text: &str| fs::write(folder.path().join("b.yaml"), text).unwrap();
+    young(&LAKE.replace("lake", "cake"));
     let second = Reading::of_path(folder.path(), &mut cache);
     let same = |name: &str| {
         let name = folder.path().join(name).display().to_string();
@@ -105,4 +107,7 @@ fn an_old_file_that_did_not_change_is_not_read_again() {
     };
     assert!(same("a.yaml"));
     assert!(!same("b.yaml"), "a young file may change twice within one tick");
+    assert!(!first.says_the_same(&second));
+    young(&LAKE.replace("lake", "cake"));
+    assert!(second.says_the_same(&Reading::of_path(folder.path(), &mut cache)), "the same text is no change");
 }

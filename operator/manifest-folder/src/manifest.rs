@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use resources::{
-    API_VERSION, GROUP, Installation, Observed, RemoteInstance, TARGET_ANNOTATION, VersionBlock,
-};
+use resources::{API_VERSION, GROUP, Installation, Observed, RemoteInstance, VersionBlock};
 use route_table::InstanceId;
 use serde_json::{Value, json};
 
@@ -92,6 +90,12 @@ pub struct FileReading {
 }
 
 impl FileReading {
+    /// Is it a file that could not be read, as the other one?
+    pub(crate) fn is_same_failure(&self, other: &Self) -> bool {
+        let nothing = |file: &Self| file.objects.is_empty() && file.passed_over.is_empty() && file.incomplete;
+        nothing(self) && nothing(other) && self.faults == other.faults
+    }
+
     /// Takes a document in.
     pub(crate) fn add(&mut self, document: Node, places: &Places) {
         self.add_nested(document, places, 0);
@@ -162,7 +166,7 @@ impl FileReading {
     }
 }
 
-/// What is wrong with the spec of a resource, and with what annotations say.
+/// What is wrong with the spec of a resource.
 fn body(document: &Node, kind: &str, places: &Places) -> Vec<Fault> {
     let Some((key, spec)) = document.entry("spec") else {
         let fault = Fault::at(FaultKind::MissingField, name_place(document, places), "spec is missing");
@@ -175,9 +179,7 @@ fn body(document: &Node, kind: &str, places: &Places) -> Vec<Fault> {
     let mut of_schema = validate::check(spec, rules, "spec", places);
     point_at_key(&mut of_schema, spec, places, &places.of_key(key));
     let of_types = if kind == INSTANCE {
-        let mut of_types = types::all::<RemoteInstance>(document, places, &of_schema);
-        of_types.extend(target(document, places));
-        of_types
+        types::all::<RemoteInstance>(document, places, &of_schema)
     } else {
         let mut of_types = types::all::<VersionBlock>(document, places, &of_schema);
         of_types.extend(types::ranges(document, places));
@@ -388,17 +390,6 @@ fn texts(metadata: &Node, name: &str, places: &Places, faults: &mut Vec<Fault>) 
             faults.push(Fault::at(FaultKind::WrongType, place, message).help(help));
         }
     }
-}
-
-/// `latchkey.dev/target` says where the instance listens on this machine.
-fn target(document: &Node, places: &Places) -> Option<Fault> {
-    let node = document.get("metadata")?.get("annotations")?.get(TARGET_ANNOTATION)?;
-    let text = node.text()?;
-    if is_host_and_port(text) {
-        return None;
-    }
-    let message = format!("metadata.annotations: {TARGET_ANNOTATION} is {text:.80?}, not HOST:PORT");
-    Some(Fault::at(FaultKind::InvalidValue, places.of(node), message).help("write e.g. 127.0.0.1:8123"))
 }
 
 pub(crate) fn is_host_and_port(text: &str) -> bool {

@@ -262,12 +262,6 @@ fn heads_are_checked() {
             "remove",
         ),
         (
-            "apiVersion: latchkey.dev/v1alpha1\nkind: RemoteInstance\nmetadata: {name: x, annotations: {latchkey.dev/target: localhost}}\nspec: {}\n",
-            InvalidValue,
-            "a.yaml:3:56: metadata.annotations",
-            "127.0.0.1:8123",
-        ),
-        (
             "apiVersion: latchkey.dev/v1alpha1\nkind: RemoteInstance\nmetadata: {name: x}\n",
             MissingField,
             "a.yaml:3:18: spec is missing",

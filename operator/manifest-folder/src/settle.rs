@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use resources::Installation;
+use resources::{Installation, InstallationSpec};
 use serde_json::Value;
 
 use crate::fault::{Fault, FaultKind, Place};
@@ -54,11 +54,22 @@ pub struct InForce {
 #[derive(Debug, Clone, PartialEq)]
 pub enum InstallationChoice {
     /// This.
-    Stated(Box<Installation>),
+    Stated(Box<Stated>),
     /// Nothing: the default.
     Unstated,
     /// Nobody knows: its document makes no sense, and there was none before.
     Unknown,
+}
+
+/// An installation as it was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stated {
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub spec: InstallationSpec,
+    /// Does it say which port is in URLs?
+    pub states_public_port: bool,
 }
 
 /// All objects in force, and everything that is wrong.
@@ -187,8 +198,11 @@ fn installation(
     before: &LastGood,
     may_be_hidden: bool,
 ) -> InstallationChoice {
-    let read =
-        |document: &Value| read_installation(document).map(|read| InstallationChoice::Stated(Box::new(read)));
+    let read = |document: &Value| {
+        let Installation { metadata, spec, .. } = read_installation(document)?;
+        let states_public_port = document.pointer("/spec/publicPort").is_some();
+        Some(InstallationChoice::Stated(Box::new(Stated { name: metadata.name, spec, states_public_port })))
+    };
     let last = before.get(&Subject::Installation);
     match objects.get(&Subject::Installation) {
         Some(stated) if stated.problem.is_none() => {
