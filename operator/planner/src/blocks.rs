@@ -122,17 +122,19 @@ impl Block {
         let problem = unreadable.first().map(|(at, error)| {
             // A typo must let nobody in: nobody knows which of the ranges before the nonsense stands for.
             let before = known.and_then(|known| known.in_force.as_ref());
-            let kept = before.filter(|(product, _)| *product == spec.product).map(|(_, block)| &block.ranges);
-            let rest = if kept.is_some() {
-                "the others are in force, and so is what was in force before"
-            } else {
-                "the others are in force"
-            };
-            for range in kept.into_iter().flatten() {
+            let before =
+                before.filter(|(product, _)| *product == spec.product).map(|(_, block)| &block.ranges);
+            let readable = ranges.len();
+            for range in before.into_iter().flatten() {
                 if !ranges.contains(range) {
                     ranges.push(range.clone());
                 }
             }
+            let rest = if ranges.len() > readable {
+                "the others are in force, and so is what was in force before"
+            } else {
+                "the others are in force"
+            };
             let message = format!(
                 "spec.versions[{at}]: {error}. {} of {} ranges cannot be read; {rest}.",
                 unreadable.len(),

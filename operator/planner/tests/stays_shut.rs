@@ -64,9 +64,7 @@ fn an_alarm_does_not_end_because_a_report_does_not_repeat_it() {
         let plan = world.settle();
         assert_eq!(says(&plan, "homes/lake", "CertificateTrusted").0, Truth::False);
     }
-    world.instance(
-        "homes/lake",
-        &json!({"enabled": true, "acknowledgedCertificates": [strange.to_string()]}),
-    );
+    world
+        .instance("homes/lake", &json!({"enabled": true, "acknowledgedCertificates": [strange.to_string()]}));
     assert_eq!(says(&world.settle(), "homes/lake", "CertificateTrusted").0, Truth::True);
 }
