@@ -100,10 +100,41 @@ fn cases() -> Vec<Case> {
 }
 
 pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
-    let cases = cases().into_iter();
-    cases
-        .map(|case| cluster.test(format!("changes::{}", case.0), move |cluster| change(cluster, case)))
-        .collect()
+    let test =
+        |case: Case| cluster.test(format!("changes::{}", case.0), move |cluster| change(cluster, case));
+    let mut tests: Vec<Trial> = cases().into_iter().map(test).collect();
+    tests.push(cluster.test("changes::two_people_accept_blocks_side_by_side", side_by_side));
+    tests
+}
+
+/// Entries of lists belong to whoever wrote them, not to whoever wrote last.
+async fn side_by_side(cluster: Cluster) -> Result<(), TestError> {
+    let control_plane = &cluster.get().await?.control_plane;
+    control_plane
+        .in_namespace("change", async |namespace| {
+            let path = create(namespace, "ri", &json!({})).await?;
+            let apply = async |manager: &str, spec: Value| {
+                let body =
+                    json!({"apiVersion": resources::API_VERSION, "kind": "RemoteInstance", "spec": spec});
+                control_plane.exchange(Method::PATCH, &format!("{path}?fieldManager={manager}"), &body).await
+            };
+            apply("git", json!({"acceptedBlocks": [{"name": "a"}], "customDomains": ["a.example.com"]}))
+                .await?;
+            let by_hand = json!({"acceptedBlocks": [{"name": "b"}], "customDomains": ["b.example.com"]});
+            let both = apply("hand", by_hand).await?;
+            assert_eq!(
+                both.body["spec"]["acceptedBlocks"],
+                json!([{"name": "a"}, {"name": "b"}]),
+                "{}",
+                both.message()
+            );
+            assert_eq!(both.body["spec"]["customDomains"], json!(["a.example.com", "b.example.com"]));
+            let one = apply("git", json!({"acceptedBlocks": []})).await?;
+            assert_eq!(one.body["spec"]["acceptedBlocks"], json!([{"name": "b"}]), "{}", one.message());
+            assert_eq!(one.body["spec"]["customDomains"], json!(["b.example.com"]));
+            Ok(())
+        })
+        .await
 }
 
 async fn change(cluster: Cluster, (_, kind, spec, change, refused): Case) -> Result<(), TestError> {

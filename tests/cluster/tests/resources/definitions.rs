@@ -4,6 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{Api, ResourceExt};
 use latchkey_cluster_tests::TestError;
 use libtest_mimic::Trial;
+use resources::{RemoteInstance, VersionBlock};
 use serde_json::{Value, json};
 
 use crate::Cluster;
@@ -13,6 +14,7 @@ pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
         cluster.test("definitions::are_accepted_without_a_warning", accepted_without_a_warning),
         cluster.test("definitions::are_established_and_structural", established_and_structural),
         cluster.test("definitions::are_stored_as_they_are_written", stored_as_written),
+        cluster.test("definitions::have_the_defaults_of_the_types", same_defaults),
         cluster.test("definitions::bear_the_largest_instance", largest_instance),
         cluster.test("definitions::bear_the_largest_block", largest_block),
     ]
@@ -76,6 +78,29 @@ fn find_lost(written: &Value, stored: &Value, path: &str, lost: &mut Vec<String>
         _ if written == stored => {}
         _ => lost.push(path.to_owned()),
     }
+}
+
+/// A folder and a cluster fill the same gaps with the same values.
+async fn same_defaults(cluster: Cluster) -> Result<(), TestError> {
+    for (kind, spec) in [
+        ("RemoteInstance", json!({})),
+        ("RemoteInstance", json!({"access": {}})),
+        ("VersionBlock", json!({"versions": ["<1"], "reason": "Old"})),
+    ] {
+        let object = json!({"apiVersion": resources::API_VERSION, "kind": kind, "metadata": {"name": "a"}, "spec": spec});
+        let verdict = crate::objects::create(&cluster, &object).await?;
+        verdict.expect_accepted();
+        if kind == "RemoteInstance" {
+            let (stored, written) =
+                (verdict.object::<RemoteInstance>(), serde_json::from_value::<RemoteInstance>(object)?);
+            assert_eq!(stored.spec, written.spec);
+        } else {
+            let (stored, written) =
+                (verdict.object::<VersionBlock>(), serde_json::from_value::<VersionBlock>(object)?);
+            assert_eq!(stored.spec, written.spec);
+        }
+    }
+    Ok(())
 }
 
 /// The rules are paid for at every write, too: an object with everything at its largest must still pass.

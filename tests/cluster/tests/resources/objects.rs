@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use http::Method;
 use latchkey_cluster_tests::{Answer, TestError};
 use libtest_mimic::Trial;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Cluster;
@@ -45,6 +46,11 @@ impl Verdict {
     pub(crate) fn expect_accepted(&self) {
         assert!(self.0.is_success(), "{}", self.0.message());
         assert_eq!(self.0.warnings, Vec::<String>::new());
+    }
+
+    /// The object as it would be stored.
+    pub(crate) fn object<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_value(self.0.body.clone()).unwrap()
     }
 
     fn expect_refused(&self, names: &str, says: &str) {
