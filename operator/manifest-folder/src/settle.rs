@@ -61,6 +61,19 @@ pub enum InstallationChoice {
     Unknown,
 }
 
+impl InstallationChoice {
+    /// The last good one.
+    pub(crate) fn last(good: &LastGood) -> Self {
+        good.get(&Subject::Installation).and_then(|last| Self::read(&last.document)).unwrap_or(Self::Unstated)
+    }
+
+    fn read(document: &Value) -> Option<Self> {
+        let Installation { metadata, spec, .. } = read_installation(document)?;
+        let states_public_port = document.pointer("/spec/publicPort").is_some();
+        Some(Self::Stated(Box::new(Stated { name: metadata.name, spec, states_public_port })))
+    }
+}
+
 /// An installation as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stated {
@@ -198,11 +211,7 @@ fn installation(
     before: &LastGood,
     may_be_hidden: bool,
 ) -> InstallationChoice {
-    let read = |document: &Value| {
-        let Installation { metadata, spec, .. } = read_installation(document)?;
-        let states_public_port = document.pointer("/spec/publicPort").is_some();
-        Some(InstallationChoice::Stated(Box::new(Stated { name: metadata.name, spec, states_public_port })))
-    };
+    let read = InstallationChoice::read;
     let last = before.get(&Subject::Installation);
     match objects.get(&Subject::Installation) {
         Some(stated) if stated.problem.is_none() => {

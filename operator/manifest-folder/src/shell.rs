@@ -177,7 +177,7 @@ impl Shell {
         let inventory = self.inventory(facts)?;
         let previous = match self.previous.take() {
             Some(previous) => previous,
-            None => self.restored(&inventory, now),
+            None => self.recalled(inventory.clone(), now).map(|(_, previous)| previous).unwrap_or_default(),
         };
         let (plan, previous) = plan(&inventory, &previous, now);
         self.previous = Some(previous);
@@ -185,13 +185,27 @@ impl Shell {
         Some(plan)
     }
 
+    /// The plan as it was when the state was saved last, as far as objects and their statuses tell; `None` where there
+    /// was none. Ask before the first [`Self::step`].
+    pub fn last_plan(&mut self, now: Timestamp, facts: Facts) -> Option<Plan> {
+        let settings = match &self.settings {
+            Some(settings) => Arc::clone(settings),
+            None => self.settings_from(&InstallationChoice::last(&self.good))?,
+        };
+        self.settings = Some(Arc::clone(&settings));
+        let inventory = Inventory { settings, instances: OrdMap::new(), blocks: OrdMap::new(), facts };
+        let (plan, previous) = self.recalled(inventory, now)?;
+        self.previous = Some(previous);
+        Some(plan)
+    }
+
     /// What was decided before this process began. An object that makes no sense now made some then: the last good
     /// forms are planned once, so that the planner knows them.
-    fn restored(&self, inventory: &Inventory, now: Timestamp) -> Previous {
-        let mut before = inventory.clone();
-        if before.facts.applied.revision.is_none() && self.memory.revision > 0 {
-            before.facts.applied.revision = Some(self.memory.revision);
+    fn recalled(&self, mut before: Inventory, now: Timestamp) -> Option<(Plan, Previous)> {
+        if self.memory.revision == 0 {
+            return None;
         }
+        before.facts.applied.revision.get_or_insert(self.memory.revision);
         (before.instances, before.blocks) = (OrdMap::new(), OrdMap::new());
         for (key, remembered) in &self.memory.objects {
             let (Some(subject), Some(good)) = (subject_of(key), &remembered.good) else { continue };
@@ -200,21 +214,12 @@ impl Shell {
                 members.insert("status".to_owned(), status.clone());
             }
             match subject {
-                Subject::Instance(id) => {
-                    if let Some(object) = observed(document, None) {
-                        before.instances.insert(id, Arc::new(object));
-                    }
-                }
-                Subject::Block(name) => {
-                    if let Some(object) = observed(document, None) {
-                        before.blocks.insert(name, Arc::new(object));
-                    }
-                }
+                Subject::Instance(id) => put(&mut before.instances, id, document, None),
+                Subject::Block(name) => put(&mut before.blocks, name, document, None),
                 Subject::Installation => {}
             }
         }
-        let restored = Previous::restore(&before);
-        if self.memory.revision == 0 { restored } else { plan(&before, &restored, now).1 }
+        Some(plan(&before, &Previous::restore(&before), now))
     }
 
     fn note(&mut self, plan: &Plan) {

@@ -151,6 +151,23 @@ fn a_restart_changes_nothing() {
 }
 
 #[test]
+fn the_last_plan_is_known_before_the_folder_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut shell = opened(&state);
+    assert!(shell.last_plan(NOW, Facts::default()).is_none());
+    shell.take(&reading(&(installation("a.example") + &instance("lake", "enabled: true"))), NOW);
+    let plan = shell.step(NOW, Facts::default()).unwrap();
+    shell.save().unwrap();
+    drop(shell);
+    let mut shell = opened(&state);
+    let last = shell.last_plan(NOW, Facts::default()).unwrap();
+    assert_eq!(hosts(&last, "default/lake"), hosts(&plan, "default/lake"));
+    shell.take(&reading(""), NOW);
+    assert!(shell.step(NOW, Facts::default()).unwrap().routes.is_empty());
+}
+
+#[test]
 fn a_restart_with_a_broken_file_goes_on_with_the_last_good_plan() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
