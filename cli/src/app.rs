@@ -4,7 +4,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{completions, fingerprint, manual, version_compare};
+use crate::{completions, fingerprint, join, manual, status, up, version_compare};
 
 /// Gives instances behind NAT a public https address, with keys that never leave them.
 #[derive(Debug, Parser)]
@@ -18,6 +18,9 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Up(Box<up::UpArgs>),
+    Join(join::JoinArgs),
+    Status(status::StatusArgs),
     /// Show which certificate visitors of a URL are shown, and compare it
     Fingerprint(fingerprint::FingerprintArgs),
     /// Tools about versions of products
@@ -34,6 +37,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Cli::try_parse_from(args) {
         Ok(cli) => match &cli.command {
+            Command::Up(args) => up::run(args),
+            Command::Join(args) => join::run(args),
+            Command::Status(args) => status::run(args),
             Command::Fingerprint(args) => fingerprint::run(args),
             Command::Version(args) => version_compare::run(args),
             Command::Completions(args) => completions::run(args, Cli::command()),

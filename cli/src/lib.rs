@@ -1,9 +1,16 @@
 //! The `latchkey` command: the whole system from one folder (`up`), what a change would do (`plan`), and tools.
 
 pub mod app;
+pub mod board;
 pub mod completions;
+pub mod control;
 pub mod fingerprint;
+pub mod join;
 pub mod manual;
 pub mod output;
+pub mod report;
+pub mod state_place;
+pub mod status;
+pub mod up;
 pub mod version_compare;
 pub mod visit;
