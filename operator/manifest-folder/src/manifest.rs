@@ -153,7 +153,10 @@ impl FileReading {
             faults.extend(body(&document, kind, places));
         }
         faults.sort_by(|one, two| one.order().cmp(&two.order()));
-        let problem = faults.first().map(problem_of);
+        // A range nobody can read makes no nonsense of the others: the planner puts those in force, and tells it itself.
+        let ranges = if kind == BLOCK { types::ranges(&document, places) } else { Vec::new() };
+        let of_range = |fault: &&Fault| ranges.iter().any(|range| range.place == fault.place);
+        let problem = faults.iter().find(|fault| !of_range(fault)).map(problem_of);
         self.faults.append(&mut faults);
         match subject {
             Some(subject) => {
@@ -188,10 +191,16 @@ fn body(document: &Node, kind: &str, places: &Places) -> Vec<Fault> {
     types::together(of_schema, of_types)
 }
 
-/// The member and the problem of a fault: `spec.tunnels is 0; ...`, `spec.hostname: ...`.
-fn problem_of(fault: &Fault) -> (String, String) {
-    let path = fault.message.split([' ', ':']).next().unwrap_or_default();
-    (path.to_owned(), fault.message.clone())
+/// The member and the problem of a fault: `spec.tunnels is 0; ...`, `spec.hostname: ...`. What to do about it is told in
+/// a status, too.
+pub(crate) fn problem_of(fault: &Fault) -> (String, String) {
+    let (path, problem) = fault.message.split_once([' ', ':']).unwrap_or((&fault.message, ""));
+    let problem = problem.trim_start();
+    let problem = match &fault.help {
+        Some(help) => format!("{problem}; {help}"),
+        None => problem.to_owned(),
+    };
+    (path.to_owned(), problem)
 }
 
 enum Whose {

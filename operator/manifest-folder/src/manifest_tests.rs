@@ -314,3 +314,19 @@ fn a_faulty_document_still_names_its_object() {
     assert!(problem.contains("a whole number"), "{problem}");
     assert!(!file.incomplete);
 }
+
+#[test]
+fn what_is_wrong_with_an_object_says_the_member_once_and_the_remedy() {
+    let file = read(&instance("  version: 2023.10\n"));
+    let problem = file.objects[0].problem.clone().unwrap();
+    let told = ("spec.version".to_owned(), "must be text, not a number; quote it: \"2023.10\"".to_owned());
+    assert_eq!(problem, told);
+}
+
+#[test]
+fn a_range_nobody_can_read_leaves_the_others_of_its_block_their_sense() {
+    let file = read(&block("  versions: [\"<=2021.1.4\", \"^2022\"]\n  reason: x\n"));
+    assert_eq!((file.objects[0].problem.clone(), file.faults.len()), (None, 1));
+    let file = read(&block("  versions: [\"^2022\"]\n  reason: 7\n"));
+    assert_eq!(file.objects[0].problem.as_ref().unwrap().0, "spec.reason");
+}

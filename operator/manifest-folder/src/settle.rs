@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::fault::{Fault, FaultKind, Place};
 use crate::files::Reading;
-use crate::manifest::{Object, PassedOver, Subject, read_installation};
+use crate::manifest::{Object, PassedOver, Subject, problem_of, read_installation};
 use crate::types::find;
 
 /// The last good form of each object.
@@ -138,8 +138,7 @@ fn in_force(object: &Object, before: &LastGood, faults: &mut Vec<Fault>) -> InFo
     let mut problem = object.problem.clone();
     let last = before.get(&object.subject).filter(|_| problem.is_none());
     if let Some(fault) = last.and_then(|last| changed_for_good(object, last)) {
-        problem =
-            Some((fault.message.split(' ').next().unwrap_or_default().to_owned(), fault.message.clone()));
+        problem = Some(problem_of(&fault));
         faults.push(fault);
     }
     let file = object.place.source.name().to_owned();

@@ -39,6 +39,8 @@ pub enum Need {
     UnvalidatedObjects,
     /// An object changes what the API server would not let it change.
     MutableFields,
+    /// A process that starts knows only what statuses tell, not what an object meant before it stopped making sense.
+    ForgetfulRestart,
 }
 
 /// One thing that happens, and what must have come of it.

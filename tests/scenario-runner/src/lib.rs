@@ -13,6 +13,7 @@ mod planner_world;
 mod play;
 mod read;
 mod shorthand;
+mod surroundings;
 mod world;
 
 pub use compare::Mismatch;
@@ -23,4 +24,5 @@ pub use names::{SEED, random_label};
 pub use planner_world::PlannerWorld;
 pub use play::{Failed, Failure, play};
 pub use read::{ReadError, read_file, read_folder, read_text};
+pub use surroundings::Surroundings;
 pub use world::{CertificateSeen, Instant, Outcome, Reported, SeenEvent, ToldValues, TunnelSeen, World};

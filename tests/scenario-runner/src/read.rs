@@ -81,6 +81,7 @@ fn told(need: Need) -> &'static str {
         Need::CreationTimes => "creation-times",
         Need::UnvalidatedObjects => "unvalidated-objects",
         Need::MutableFields => "mutable-fields",
+        Need::ForgetfulRestart => "forgetful-restart",
     }
 }
 
