@@ -103,10 +103,11 @@ fn put(text: &mut String, line: &str, width: usize) {
 }
 
 impl Row {
-    /// Is it as its owner wants it?
+    /// Is it as its owner wants it? The resource is ready whether or not somebody's box is switched on; where this
+    /// process runs the agent itself, nothing but a tunnel and a target that answers will do.
     pub fn is_ready(&self) -> bool {
         self.ready().is_some_and(|ready| ready.status == Truth::True)
-            && self.target.as_ref().is_none_or(|target| target.problem.is_none())
+            && self.target.as_ref().is_none_or(|target| self.connected && target.problem.is_none())
     }
 
     fn ready(&self) -> Option<&resources::Condition> {
@@ -201,7 +202,7 @@ mod tests {
                     fingerprint_sha256: "ab".repeat(32),
                     ..CertificateStatus::default()
                 }),
-                conditions: vec![condition(Truth::True, "Serving", "")],
+                conditions: vec![condition(Truth::True, "Serving", "")].into(),
                 ..RemoteInstanceStatus::default()
             },
             target: Some(TargetRow { address: "page".to_owned(), problem: None }),
@@ -214,7 +215,7 @@ mod tests {
             connected: false,
             status: RemoteInstanceStatus {
                 blocked_by: vec!["a".to_owned(), "b".to_owned()],
-                conditions: vec![condition(Truth::False, "Blocked", "is blocked\u{1b}[2J by a")],
+                conditions: vec![condition(Truth::False, "Blocked", "is blocked\u{1b}[2J by a")].into(),
                 ..RemoteInstanceStatus::default()
             },
             target: None,
@@ -263,6 +264,9 @@ mod tests {
     fn a_target_that_does_not_answer_is_not_ready() {
         let mut row = serving();
         assert!(row.is_ready());
+        row.connected = false;
+        assert!(!row.is_ready(), "its agent runs here and has no tunnel");
+        row.connected = true;
         row.target = Some(TargetRow {
             address: "127.0.0.1:1".to_owned(),
             problem: Some("does not answer".to_owned()),

@@ -9,8 +9,11 @@ const WIDTH: usize = 100;
 
 /// A mistake with its place, for standard error.
 pub fn told(mistake: &dyn Diagnostic) -> String {
-    let theme =
-        if io::stderr().is_terminal() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let theme = if io::stderr().is_terminal() {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
     drawn(mistake, theme)
 }
 

@@ -15,7 +15,7 @@ use planner::{Applied, Facts, Plan, Proof, ProofAnswer, Report, Settings};
 use resources::{Observed, RemoteInstance, TARGET_ANNOTATION, Timestamp};
 use route_table::{Fingerprint, HostName, InstanceId};
 
-use super::{agents::Wanted, now};
+use super::{agents::Wanted, running::now};
 use crate::report;
 
 /// The folder of manifests, its state, and the plans made.

@@ -134,3 +134,33 @@ fn plain_lines_are_one_a_change() {
         assert_ne!(pair[0], pair[1], "only changes are told");
     }
 }
+
+#[test]
+fn the_example_of_the_first_minute_works_as_it_stands() {
+    let place = Place::new();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/first-minute/hello.yaml");
+    place.write("hello.yaml", &std::fs::read_to_string(example).unwrap());
+    let mut up = Up::start(&place);
+    let row = up.ready("default/hello");
+    let seen = up.visit("hello.localhost").unwrap();
+    assert!(seen.body.contains("It works"), "{}", seen.body);
+    assert_eq!(seen.fingerprint, fingerprint(&row));
+}
+
+#[test]
+fn whoever_watches_asks_the_admin_address() {
+    let place = Place::new();
+    place.write("hello.yaml", &page("hello"));
+    // A port that was free a moment ago.
+    let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut up = Up::start_on(&place, 0, &["--admin", &admin]);
+    let row = up.ready("default/hello");
+    let output = latchkey(&["status", "--admin", &admin, "-o", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let board: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(fingerprint(&board["instances"][0]), fingerprint(&row));
+    up.stop();
+    let nobody = latchkey(&["status", "--admin", &admin]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(text(&nobody.stderr).contains(&format!("latchkey up FOLDER --admin {admin}")));
+}
