@@ -4,7 +4,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{completions, fingerprint, join, manual, status, up, version_compare};
+use crate::{completions, fingerprint, join, manual, plan_command, status, up, version_compare};
 
 /// Gives instances behind NAT a public https address, with keys that never leave them.
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Up(Box<up::UpArgs>),
+    Plan(plan_command::PlanArgs),
     Join(join::JoinArgs),
     Status(status::StatusArgs),
     /// Show which certificate visitors of a URL are shown, and compare it
@@ -38,6 +39,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Cli::try_parse_from(args) {
         Ok(cli) => match &cli.command {
             Command::Up(args) => up::run(args),
+            Command::Plan(args) => plan_command::run(args),
             Command::Join(args) => join::run(args),
             Command::Status(args) => status::run(args),
             Command::Fingerprint(args) => fingerprint::run(args),

@@ -8,6 +8,7 @@ pub mod fingerprint;
 pub mod join;
 pub mod manual;
 pub mod output;
+pub mod plan_command;
 pub mod report;
 pub mod state_place;
 pub mod status;

@@ -153,6 +153,11 @@ impl Shell {
         self.settled.as_ref().map_or(&NONE, |settled| &settled.objects)
     }
 
+    /// The last good form of each object.
+    pub fn last_good(&self) -> &LastGood {
+        &self.good
+    }
+
     /// The installation's settings; `None` while nobody knows them: its only document makes no sense.
     pub fn settings(&self) -> Option<&Arc<Settings>> {
         self.settings.as_ref()
