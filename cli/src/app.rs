@@ -4,7 +4,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::{completions, fingerprint, join, manual, plan_command, status, up, version_compare};
+use crate::{completions, doctor, fingerprint, join, manual, plan_command, status, up, version_compare};
 
 /// Gives instances behind NAT a public https address, with keys that never leave them.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub enum Command {
     Plan(plan_command::PlanArgs),
     Join(join::JoinArgs),
     Status(status::StatusArgs),
+    /// Look at everything around an installation: DNS, ports, clock, certificates, limits
+    Doctor(doctor::DoctorArgs),
     /// Show which certificate visitors of a URL are shown, and compare it
     Fingerprint(fingerprint::FingerprintArgs),
     /// Tools about versions of products
@@ -42,6 +44,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Command::Plan(args) => plan_command::run(args),
             Command::Join(args) => join::run(args),
             Command::Status(args) => status::run(args),
+            Command::Doctor(args) => doctor::run(args),
             Command::Fingerprint(args) => fingerprint::run(args),
             Command::Version(args) => version_compare::run(args),
             Command::Completions(args) => completions::run(args, Cli::command()),

@@ -4,6 +4,7 @@ pub mod app;
 pub mod board;
 pub mod completions;
 pub mod control;
+pub mod doctor;
 pub mod fingerprint;
 pub mod join;
 pub mod manual;

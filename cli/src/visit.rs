@@ -16,6 +16,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{
     AlertDescription, ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
 };
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -158,6 +159,20 @@ pub struct Seen {
     pub trusted: Result<(), String>,
     /// Such as `TLS 1.3`.
     pub protocol: &'static str,
+    chain: Vec<CertificateDer<'static>>,
+    name: ServerName<'static>,
+}
+
+impl Seen {
+    /// Is it signed by one of these CAs (PEM), and for the name that was visited?
+    pub fn signed_by(&self, cas: &str) -> Result<(), String> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        for ca in CertificateDer::pem_slice_iter(cas.as_bytes()) {
+            roots.add(ca.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+        }
+        signed(&provider, roots, &self.chain, &self.name)
+    }
 }
 
 /// Visits; the stream is open, so that a request may follow.
@@ -188,8 +203,9 @@ async fn unhurried(place: &Place, connect: Option<&str>) -> Result<(Seen, TlsStr
         Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
         _ => "TLS",
     };
-    let trusted = trusted(&provider, chain, &name);
-    Ok((Seen { address: at, facts, trusted, protocol }, stream))
+    let chain = chain.to_vec();
+    let trusted = trusted(&provider, &chain, &name);
+    Ok((Seen { address: at, facts, trusted, protocol, chain, name }, stream))
 }
 
 /// Goes to the first address that lets us in.
@@ -259,6 +275,15 @@ fn trusted(
     if added == 0 {
         return Err("this machine has no CA certificates to ask (package ca-certificates)".to_owned());
     }
+    signed(provider, roots, chain, name)
+}
+
+fn signed(
+    provider: &Arc<CryptoProvider>,
+    roots: RootCertStore,
+    chain: &[CertificateDer<'static>],
+    name: &ServerName<'_>,
+) -> Result<(), String> {
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
     let verifier = verifier.map_err(|error| error.to_string())?;
     let [first, more @ ..] = chain else { return Err("no certificate was shown".to_owned()) };

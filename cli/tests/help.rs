@@ -32,11 +32,10 @@ fn command_lines(help: &str) -> Vec<Vec<String>> {
         .lines()
         .filter(|line| line.starts_with("    ") && line.contains("latchkey "))
         .filter_map(|line| {
-            let ends = ["|", ">", "<", "&&", "||", ";", "#"];
             let words: Vec<_> = words(line)
                 .into_iter()
                 .skip_while(|word| word != "latchkey")
-                .take_while(|word| !ends.contains(&word.as_str()))
+                .take_while(|word| !word.starts_with(['|', '>', '<', '&', ';', '#']))
                 .collect();
             (!words.is_empty()).then_some(words)
         })
