@@ -1,7 +1,7 @@
 //! A real Kubernetes API server for tests.
 //!
 //! ```no_run
-//! use latchkey_cluster_tests::{ClusterError, ControlPlane};
+//! use latchkey_cluster_tests::ControlPlane;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let control_plane = ControlPlane::start().await?;
@@ -17,6 +17,8 @@
 //! # }
 //! ```
 //!
+//! A test binary is a [`Suite`]: its tests share one control plane, and a file or a row of a table can be a test.
+//!
 //! One control plane serves a whole run: etcd and kube-apiserver of their own on loopback, or the cluster of
 //! `LATCHKEY_TEST_KUBECONFIG`. There are no controllers and no nodes: what is tested is what the API server does.
 
@@ -27,6 +29,7 @@ mod exchange;
 mod kubectl;
 mod namespace;
 mod process;
+mod suite;
 mod tools;
 
 pub use control_plane::ControlPlane;
@@ -34,6 +37,7 @@ pub use error::ClusterError;
 pub use exchange::Answer;
 pub use kubectl::Output;
 pub use namespace::{TestError, TestNamespace};
+pub use suite::Suite;
 
 /// A kubeconfig: tests use its cluster instead of starting one.
 pub const KUBECONFIG_VARIABLE: &str = "LATCHKEY_TEST_KUBECONFIG";

@@ -1,11 +1,9 @@
 //! What may change in an object that is there, and what may not.
 
 use http::Method;
-use latchkey_cluster_tests::{Answer, TestError, TestNamespace};
+use latchkey_cluster_tests::{Answer, Suite, TestError, TestNamespace};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-
-use crate::Cluster;
 
 /// Kind, the spec that is there, the change, and which member is refused with which words; `None`: it may change.
 type Case = (&'static str, &'static str, Value, Value, Option<(&'static str, &'static str)>);
@@ -99,17 +97,16 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
-    let test =
-        |case: Case| cluster.test(format!("changes::{}", case.0), move |cluster| change(cluster, case));
+pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
+    let test = |case: Case| suite.test(format!("changes::{}", case.0), move |suite| change(suite, case));
     let mut tests: Vec<Trial> = cases().into_iter().map(test).collect();
-    tests.push(cluster.test("changes::two_people_accept_blocks_side_by_side", side_by_side));
+    tests.push(suite.test("changes::two_people_accept_blocks_side_by_side", side_by_side));
     tests
 }
 
 /// Entries of lists belong to whoever wrote them, not to whoever wrote last.
-async fn side_by_side(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn side_by_side(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("change", async |namespace| {
             let path = create(namespace, "ri", &json!({})).await?;
@@ -137,8 +134,8 @@ async fn side_by_side(cluster: Cluster) -> Result<(), TestError> {
         .await
 }
 
-async fn change(cluster: Cluster, (_, kind, spec, change, refused): Case) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn change(suite: Suite, (_, kind, spec, change, refused): Case) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("change", async |namespace| {
             let path = create(namespace, kind, &spec).await?;

@@ -1,22 +1,21 @@
 //! What `kubectl get` shows, and statuses: written beside the spec, by server-side apply.
 
 use http::Method;
-use latchkey_cluster_tests::{TestError, TestNamespace};
+use latchkey_cluster_tests::{Suite, TestError, TestNamespace};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::Cluster;
 use crate::changes::create;
 
-pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
+pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     vec![
-        cluster.test("columns::instances", instances),
-        cluster.test("columns::blocks", blocks),
-        cluster.test("columns::both_by_category", both_by_category),
-        cluster.test("columns::kubectl_waits_for_ready", kubectl_waits),
-        cluster.test("status::leaves_the_spec_alone", leaves_the_spec_alone),
-        cluster.test("status::conditions_are_merged_by_type", conditions_merge),
-        cluster.test("status::is_not_changed_by_a_write_of_the_spec", spec_leaves_status_alone),
+        suite.test("columns::instances", instances),
+        suite.test("columns::blocks", blocks),
+        suite.test("columns::both_by_category", both_by_category),
+        suite.test("columns::kubectl_waits_for_ready", kubectl_waits),
+        suite.test("status::leaves_the_spec_alone", leaves_the_spec_alone),
+        suite.test("status::conditions_are_merged_by_type", conditions_merge),
+        suite.test("status::is_not_changed_by_a_write_of_the_spec", spec_leaves_status_alone),
     ]
 }
 
@@ -66,8 +65,8 @@ async fn get(namespace: &TestNamespace<'_>, arguments: &[&str]) -> Result<Vec<Ve
     Ok(output.stdout.lines().map(cells).collect())
 }
 
-async fn instances(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn instances(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("columns", async |namespace| {
             let path = create(namespace, "ri", &json!({"enabled": true, "hostname": "lake-house"})).await?;
@@ -95,8 +94,8 @@ async fn instances(cluster: Cluster) -> Result<(), TestError> {
         .await
 }
 
-async fn blocks(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn blocks(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("columns", async |namespace| {
             let path = create(
@@ -123,8 +122,8 @@ async fn blocks(cluster: Cluster) -> Result<(), TestError> {
         .await
 }
 
-async fn both_by_category(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn both_by_category(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("columns", async |namespace| {
             create(namespace, "ri", &json!({})).await?;
@@ -145,8 +144,8 @@ async fn both_by_category(cluster: Cluster) -> Result<(), TestError> {
         .await
 }
 
-async fn kubectl_waits(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn kubectl_waits(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("wait", async |namespace| {
             let path = create(namespace, "ri", &json!({"enabled": true})).await?;
@@ -165,8 +164,8 @@ async fn kubectl_waits(cluster: Cluster) -> Result<(), TestError> {
         .await
 }
 
-async fn leaves_the_spec_alone(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn leaves_the_spec_alone(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("status", async |namespace| {
             let path = create(namespace, "ri", &json!({"enabled": true, "hostname": "lake-house"})).await?;
@@ -191,8 +190,8 @@ async fn leaves_the_spec_alone(cluster: Cluster) -> Result<(), TestError> {
         .await
 }
 
-async fn conditions_merge(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn conditions_merge(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("status", async |namespace| {
             let path = create(namespace, "ri", &json!({})).await?;
@@ -212,8 +211,8 @@ async fn conditions_merge(cluster: Cluster) -> Result<(), TestError> {
         .await
 }
 
-async fn spec_leaves_status_alone(cluster: Cluster) -> Result<(), TestError> {
-    let control_plane = &cluster.get().await?.control_plane;
+async fn spec_leaves_status_alone(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("status", async |namespace| {
             let path = create(namespace, "ri", &json!({})).await?;

@@ -2,38 +2,36 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, ResourceExt};
-use latchkey_cluster_tests::TestError;
+use latchkey_cluster_tests::{Suite, TestError};
 use libtest_mimic::Trial;
 use resources::{RemoteInstance, VersionBlock};
 use serde_json::{Value, json};
 
-use crate::Cluster;
-
-pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
+pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     vec![
-        cluster.test("definitions::are_accepted_without_a_warning", accepted_without_a_warning),
-        cluster.test("definitions::are_established_and_structural", established_and_structural),
-        cluster.test("definitions::are_stored_as_they_are_written", stored_as_written),
-        cluster.test("definitions::have_the_defaults_of_the_types", same_defaults),
-        cluster.test("definitions::bear_the_largest_instance", largest_instance),
-        cluster.test("definitions::bear_the_largest_block", largest_block),
+        suite.test("definitions::are_accepted_without_a_warning", accepted_without_a_warning),
+        suite.test("definitions::are_established_and_structural", established_and_structural),
+        suite.test("definitions::are_stored_as_they_are_written", stored_as_written),
+        suite.test("definitions::have_the_defaults_of_the_types", same_defaults),
+        suite.test("definitions::bear_the_largest_instance", largest_instance),
+        suite.test("definitions::bear_the_largest_block", largest_block),
     ]
 }
 
 /// Warnings are how the API server tells of formats it does not know and of schemas that are not structural. Rules
 /// that cost too much are refused.
-async fn accepted_without_a_warning(cluster: Cluster) -> Result<(), TestError> {
-    let started = cluster.get().await?;
-    assert_eq!(started.installed.len(), 2);
-    for answer in &started.installed {
+async fn accepted_without_a_warning(suite: Suite) -> Result<(), TestError> {
+    let installed = suite.installed().await?;
+    assert_eq!(installed.len(), 2);
+    for answer in installed {
         assert!(answer.is_success(), "{}", answer.message());
         assert_eq!(answer.warnings, Vec::<String>::new());
     }
     Ok(())
 }
 
-async fn established_and_structural(cluster: Cluster) -> Result<(), TestError> {
-    let api: Api<CustomResourceDefinition> = Api::all(cluster.get().await?.control_plane.client());
+async fn established_and_structural(suite: Suite) -> Result<(), TestError> {
+    let api: Api<CustomResourceDefinition> = Api::all(suite.control_plane().await?.client());
     for definition in resources::crds::definitions() {
         let name = definition.name_any();
         let conditions = api.get(&name).await?.status.unwrap().conditions.unwrap();
@@ -48,8 +46,8 @@ async fn established_and_structural(cluster: Cluster) -> Result<(), TestError> {
 }
 
 /// What the API server does not know, it drops in silence.
-async fn stored_as_written(cluster: Cluster) -> Result<(), TestError> {
-    let api: Api<CustomResourceDefinition> = Api::all(cluster.get().await?.control_plane.client());
+async fn stored_as_written(suite: Suite) -> Result<(), TestError> {
+    let api: Api<CustomResourceDefinition> = Api::all(suite.control_plane().await?.client());
     for definition in resources::crds::definitions() {
         let stored = serde_json::to_value(api.get(&definition.name_any()).await?.spec)?;
         let mut lost = Vec::new();
@@ -81,14 +79,14 @@ fn find_lost(written: &Value, stored: &Value, path: &str, lost: &mut Vec<String>
 }
 
 /// A folder and a cluster fill the same gaps with the same values.
-async fn same_defaults(cluster: Cluster) -> Result<(), TestError> {
+async fn same_defaults(suite: Suite) -> Result<(), TestError> {
     for (kind, spec) in [
         ("RemoteInstance", json!({})),
         ("RemoteInstance", json!({"access": {}})),
         ("VersionBlock", json!({"versions": ["<1"], "reason": "Old"})),
     ] {
         let object = json!({"apiVersion": resources::API_VERSION, "kind": kind, "metadata": {"name": "a"}, "spec": spec});
-        let verdict = crate::objects::create(&cluster, &object).await?;
+        let verdict = crate::objects::create(&suite, &object).await?;
         verdict.expect_accepted();
         if kind == "RemoteInstance" {
             let (stored, written) =
@@ -104,7 +102,7 @@ async fn same_defaults(cluster: Cluster) -> Result<(), TestError> {
 }
 
 /// The rules are paid for at every write, too: an object with everything at its largest must still pass.
-async fn largest_instance(cluster: Cluster) -> Result<(), TestError> {
+async fn largest_instance(suite: Suite) -> Result<(), TestError> {
     let label = |at: usize, length: usize| format!("{at:a<length$}");
     // 3 x 63 letters, dots and the rest: 253 in all.
     let domain =
@@ -134,11 +132,11 @@ async fn largest_instance(cluster: Cluster) -> Result<(), TestError> {
             "access": {"allowNetworks": networks("2001"), "denyNetworks": networks("2002")},
         },
     });
-    crate::objects::create(&cluster, &object).await?.expect_accepted();
+    crate::objects::create(&suite, &object).await?.expect_accepted();
     Ok(())
 }
 
-async fn largest_block(cluster: Cluster) -> Result<(), TestError> {
+async fn largest_block(suite: Suite) -> Result<(), TestError> {
     let range = |at: usize| {
         let comparisons: Vec<String> =
             (1..8).map(|part| format!("<= {at}.{part}.0.dev20230801020304")).collect();
@@ -155,6 +153,6 @@ async fn largest_block(cluster: Cluster) -> Result<(), TestError> {
             "moreInfo": format!("https://{}", "x".repeat(2040)),
         },
     });
-    crate::objects::create(&cluster, &object).await?.expect_accepted();
+    crate::objects::create(&suite, &object).await?.expect_accepted();
     Ok(())
 }

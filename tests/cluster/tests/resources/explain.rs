@@ -1,9 +1,7 @@
 //! What `kubectl explain` tells: for many it is the first documentation they see.
 
-use latchkey_cluster_tests::TestError;
+use latchkey_cluster_tests::{Suite, TestError};
 use libtest_mimic::Trial;
-
-use crate::Cluster;
 
 /// What is asked, and lines of the answer. White space counts as one space: kubectl breaks lines where it likes.
 const EXPLAINED: &[(&str, &[&str])] = &[
@@ -66,23 +64,23 @@ const EXPLAINED: &[(&str, &[&str])] = &[
     ("vb.status", &["matched <integer> Instances whose version it names."]),
 ];
 
-pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
+pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     let test = |&(asked, lines)| {
-        cluster.test(format!("explains::{asked}"), move |cluster| explains(cluster, asked, lines))
+        suite.test(format!("explains::{asked}"), move |suite| explains(suite, asked, lines))
     };
     let mut tests: Vec<Trial> = EXPLAINED.iter().map(test).collect();
-    tests.push(cluster.test("explains::every_member", every_member));
+    tests.push(suite.test("explains::every_member", every_member));
     tests
 }
 
-async fn explain(cluster: &Cluster, arguments: &[&str]) -> Result<String, TestError> {
-    let output = cluster.get().await?.control_plane.kubectl(&[&["explain"], arguments].concat()).await?;
+async fn explain(suite: &Suite, arguments: &[&str]) -> Result<String, TestError> {
+    let output = suite.control_plane().await?.kubectl(&[&["explain"], arguments].concat()).await?;
     assert!(output.success, "{}", output.stderr);
     Ok(output.stdout.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-async fn explains(cluster: Cluster, asked: &str, lines: &[&str]) -> Result<(), TestError> {
-    let told = explain(&cluster, &[asked]).await?;
+async fn explains(suite: Suite, asked: &str, lines: &[&str]) -> Result<(), TestError> {
+    let told = explain(&suite, &[asked]).await?;
     for line in lines {
         assert!(told.contains(line), "{line}\nis not in\n{told}");
     }
@@ -90,7 +88,7 @@ async fn explains(cluster: Cluster, asked: &str, lines: &[&str]) -> Result<(), T
 }
 
 /// No member without a word about it, at any depth, and nothing that only reads well in the source.
-async fn every_member(cluster: Cluster) -> Result<(), TestError> {
+async fn every_member(suite: Suite) -> Result<(), TestError> {
     for definition in resources::crds::definitions() {
         let schema = serde_json::to_value(&definition.spec.versions[0].schema)?;
         let mut members = Vec::new();
@@ -102,7 +100,7 @@ async fn every_member(cluster: Cluster) -> Result<(), TestError> {
             assert!(!description.contains(['`', '\n', '[']), "{path}: {description}");
         }
     }
-    let told = explain(&cluster, &["ri", "--recursive"]).await?;
+    let told = explain(&suite, &["ri", "--recursive"]).await?;
     assert!(told.contains("acmeAccountUri <string>"), "{told}");
     Ok(())
 }

@@ -3,26 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use http::Method;
-use latchkey_cluster_tests::{Answer, TestError};
+use latchkey_cluster_tests::{Answer, Suite, TestError};
 use libtest_mimic::Trial;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::Cluster;
-
-pub(crate) fn tests(cluster: &Cluster) -> Vec<Trial> {
+pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     let mut tests = Vec::new();
     for path in files("good") {
-        tests.push(cluster.test(format!("accepts::{}", stem(&path)), move |cluster| accepts(cluster, path)));
+        tests.push(suite.test(format!("accepts::{}", stem(&path)), move |suite| accepts(suite, path)));
     }
     for path in files("bad") {
-        tests.push(cluster.test(format!("refuses::{}", stem(&path)), move |cluster| refuses(cluster, path)));
+        tests.push(suite.test(format!("refuses::{}", stem(&path)), move |suite| refuses(suite, path)));
     }
     for (line, text) in documented() {
         let name = format!("accepts::docs_resources_md_line_{line}");
-        tests.push(cluster.test(name, move |cluster| accepts_example(cluster, text)));
+        tests.push(suite.test(name, move |suite| accepts_example(suite, text)));
     }
-    tests.push(cluster.test("refuses::as_kubectl_tells_it", as_kubectl_tells_it));
+    tests.push(suite.test("refuses::as_kubectl_tells_it", as_kubectl_tells_it));
     tests
 }
 
@@ -72,14 +70,14 @@ fn names_member(message: &str, path: &str) -> bool {
 }
 
 /// As kubectl creates: members that the schema does not know are refused. Nothing is stored.
-pub(crate) async fn create(cluster: &Cluster, object: &Value) -> Result<Verdict, TestError> {
+pub(crate) async fn create(suite: &Suite, object: &Value) -> Result<Verdict, TestError> {
     let place = match object["kind"].as_str() {
         Some("RemoteInstance") => "namespaces/default/remoteinstances",
         Some("VersionBlock") => "versionblocks",
         other => return Err(format!("no such kind: {other:?}").into()),
     };
     let path = format!("/apis/{}/{place}?dryRun=All&fieldValidation=Strict", resources::API_VERSION);
-    Ok(Verdict(cluster.get().await?.control_plane.exchange(Method::POST, &path, object).await?))
+    Ok(Verdict(suite.control_plane().await?.exchange(Method::POST, &path, object).await?))
 }
 
 fn read(path: &Path) -> (String, Value) {
@@ -88,19 +86,19 @@ fn read(path: &Path) -> (String, Value) {
     (text, object)
 }
 
-async fn accepts(cluster: Cluster, path: PathBuf) -> Result<(), TestError> {
+async fn accepts(suite: Suite, path: PathBuf) -> Result<(), TestError> {
     let (_, object) = read(&path);
-    create(&cluster, &object).await?.expect_accepted();
+    create(&suite, &object).await?.expect_accepted();
     Ok(())
 }
 
-async fn refuses(cluster: Cluster, path: PathBuf) -> Result<(), TestError> {
+async fn refuses(suite: Suite, path: PathBuf) -> Result<(), TestError> {
     let (text, object) = read(&path);
     let head = |field: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("# {field}: ")));
         line.unwrap_or_else(|| panic!("{} has no \"# {field}: \"", path.display()))
     };
-    create(&cluster, &object).await?.expect_refused(head("Names"), head("Says"));
+    create(&suite, &object).await?.expect_refused(head("Names"), head("Says"));
     Ok(())
 }
 
@@ -127,22 +125,22 @@ fn documented() -> Vec<(usize, String)> {
     found
 }
 
-async fn accepts_example(cluster: Cluster, text: String) -> Result<(), TestError> {
+async fn accepts_example(suite: Suite, text: String) -> Result<(), TestError> {
     for document in text.split("\n---\n") {
         let mut object: Value = serde_yaml::from_str(document)?;
         // The namespaces of the page are not there.
         object["metadata"].as_object_mut().map(|metadata| metadata.remove("namespace"));
-        create(&cluster, &object).await?.expect_accepted();
+        create(&suite, &object).await?.expect_accepted();
     }
     Ok(())
 }
 
 /// The most common slip, word for word as people see it.
-async fn as_kubectl_tells_it(cluster: Cluster) -> Result<(), TestError> {
+async fn as_kubectl_tells_it(suite: Suite) -> Result<(), TestError> {
     let text = std::fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("objects/bad/version-without-quotes.yaml"),
     )?;
-    let control_plane = &cluster.get().await?.control_plane;
+    let control_plane = suite.control_plane().await?;
     let output = control_plane.kubectl_with_input(&["apply", "-n", "default", "-f", "-"], &text).await?;
     assert!(!output.success);
     for part in [
