@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::json;
-use tempfile::TempDir;
 
+use crate::folder::Folder;
 use crate::process::Process;
-use crate::{ClusterError, KEEP_VARIABLE, KUBECONFIG_VARIABLE, certificates, is_set, tools};
+use crate::{ClusterError, KUBECONFIG_VARIABLE, certificates, is_set, tools};
 
 /// A server that is not ready by then never will be: two cores under load need some ten seconds.
 const READY_WITHIN: Duration = Duration::from_mins(2);
@@ -37,35 +37,6 @@ impl std::fmt::Debug for ControlPlane {
 struct Servers {
     api_server: Process,
     etcd: Process,
-}
-
-/// A folder for this run, which goes with it unless it shall be kept.
-#[derive(Debug)]
-enum Folder {
-    Temporary(TempDir),
-    Kept(PathBuf),
-}
-
-impl Folder {
-    fn make() -> Result<Self, ClusterError> {
-        let folder = tempfile::Builder::new()
-            .prefix("latchkey-cluster-")
-            .tempdir()
-            .map_err(ClusterError::io("a temporary folder"))?;
-        if !is_set(KEEP_VARIABLE) {
-            return Ok(Self::Temporary(folder));
-        }
-        let path = folder.keep();
-        announce(&format!("{KEEP_VARIABLE} is set: {} stays, with a kubeconfig and logs", path.display()));
-        Ok(Self::Kept(path))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Temporary(folder) => folder.path(),
-            Self::Kept(path) => path,
-        }
-    }
 }
 
 impl ControlPlane {
@@ -113,11 +84,6 @@ impl ControlPlane {
     pub(crate) fn tool(&self, name: &str) -> PathBuf {
         self.tools.join(name)
     }
-}
-
-#[expect(clippy::print_stderr, reason = "whoever keeps a control plane must find it")]
-fn announce(text: &str) {
-    eprintln!("{text}");
 }
 
 async fn start_servers(

@@ -26,6 +26,7 @@ mod certificates;
 mod control_plane;
 mod error;
 mod exchange;
+mod folder;
 mod kubectl;
 mod namespace;
 mod process;

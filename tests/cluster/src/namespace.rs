@@ -54,7 +54,7 @@ impl ControlPlane {
         let namespace = self.make_namespace(purpose).await?;
         let outcome = AssertUnwindSafe(test(&namespace)).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|panic| Err(told(panic.as_ref()).into()));
-        let outcome = match outcome {
+        let outcome: Result<(), TestError> = match outcome {
             Ok(()) => Ok(()),
             Err(error) => {
                 let dump = self.dump(&namespace).await;
@@ -63,10 +63,9 @@ impl ControlPlane {
                 Err(format!("{error}\nobjects of {}: {place}", namespace.name).into())
             }
         };
-        if !is_set(KEEP_VARIABLE) {
-            self.remove(&namespace).await?;
-        }
-        outcome
+        let removed = if is_set(KEEP_VARIABLE) { Ok(()) } else { self.remove(&namespace).await };
+        outcome?;
+        Ok(removed?)
     }
 
     async fn make_namespace(&self, purpose: &str) -> Result<TestNamespace<'_>, ClusterError> {

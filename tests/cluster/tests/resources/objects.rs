@@ -20,6 +20,12 @@ pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
         let name = format!("accepts::docs_resources_md_line_{line}");
         tests.push(suite.test(name, move |suite| accepts_example(suite, text)));
     }
+    for path in examples() {
+        let name = format!("accepts::examples/{}", path.strip_prefix(example_folder()).unwrap().display());
+        tests.push(suite.test(name, move |suite| async move {
+            accepts_example(suite, std::fs::read_to_string(&path)?).await
+        }));
+    }
     tests.push(suite.test("refuses::as_kubectl_tells_it", as_kubectl_tells_it));
     tests
 }
@@ -125,10 +131,37 @@ fn documented() -> Vec<(usize, String)> {
     found
 }
 
+fn example_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
+}
+
+/// Every manifest of examples/: what `latchkey up` is shown with must be good in a cluster, too.
+fn examples() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![example_folder()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "yaml") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "examples/ has lost its manifests");
+    found
+}
+
+/// Every document of a text that is a custom resource.
 async fn accepts_example(suite: Suite, text: String) -> Result<(), TestError> {
-    for document in text.split("\n---\n") {
-        let mut object: Value = serde_yaml::from_str(document)?;
-        // The namespaces of the page are not there.
+    for mut object in serde_yaml::from_multiple::<Value>(&text)? {
+        // Settings are for folders, and no custom resource.
+        if object["kind"] == "Installation" {
+            continue;
+        }
+        // Its namespace is not there.
         object["metadata"].as_object_mut().map(|metadata| metadata.remove("namespace"));
         create(&suite, &object).await?.expect_accepted();
     }
