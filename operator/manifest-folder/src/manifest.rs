@@ -469,7 +469,9 @@ where
     let metadata = serde_json::from_value(document.get("metadata")?.clone()).ok()?;
     let (path, problem) = (path.clone(), problem.clone());
     let installation = document.pointer("/spec/installation").and_then(Value::as_str).map(str::to_owned);
-    Some(Observed::Unreadable(resources::Unreadable { metadata, path, problem, enabled, installation }))
+    let status = document.get("status").cloned();
+    let nonsense = resources::Unreadable { metadata, path, problem, enabled, installation, status };
+    Some(Observed::Unreadable(nonsense))
 }
 
 #[cfg(test)]

@@ -74,25 +74,24 @@ impl Previous {
     /// one instance to another, lets no blocked version in, and repeats no event.
     ///
     /// What it cannot know: which of two instances held an agent key that both list (the older object gets it), and
-    /// the last sense of an object that makes none now (it has no route until it is mended). The first plan's revision
+    /// the last sense of an object that makes none now (it has no route until it is mended; its label is kept for it as
+    /// one that was given up). The first plan's revision
     /// follows the one that proxies have applied.
     pub fn restore(inventory: &Inventory) -> Self {
-        let restored =
-            |(id, object): (&InstanceId, &Arc<Observed<resources::RemoteInstance>>)| match &**object {
-                Observed::Readable(object) => {
-                    let status = object.status.clone()?;
-                    let entry = Entry {
-                        report: Arc::new(report(&status)),
-                        status: Arc::new(status),
-                        ..Entry::default()
-                    };
-                    Some((id.clone(), Arc::new(entry)))
-                }
-                Observed::Unreadable(_) => None,
+        let restored = |(id, object): (&InstanceId, &Arc<Observed<resources::RemoteInstance>>)| {
+            let status = match &**object {
+                Observed::Readable(object) => object.status.clone()?,
+                Observed::Unreadable(nonsense) => nonsense.status()?,
             };
-        let block = |(name, object): (&String, &Arc<Observed<resources::VersionBlock>>)| match &**object {
-            Observed::Readable(object) => Some((name.clone(), Arc::new(object.status.clone()?))),
-            Observed::Unreadable(_) => None,
+            let report = Arc::new(report(&status));
+            Some((id.clone(), Arc::new(Entry { report, status: Arc::new(status), ..Entry::default() })))
+        };
+        let block = |(name, object): (&String, &Arc<Observed<resources::VersionBlock>>)| {
+            let status = match &**object {
+                Observed::Readable(object) => object.status.clone()?,
+                Observed::Unreadable(nonsense) => nonsense.status()?,
+            };
+            Some((name.clone(), Arc::new(status)))
         };
         let entries: OrdMap<InstanceId, Arc<Entry>> =
             inventory.instances.iter().filter_map(restored).collect();

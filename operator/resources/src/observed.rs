@@ -30,6 +30,15 @@ pub struct Unreadable {
     pub enabled: Option<bool>,
     /// `spec.installation`, where it is a text: so that the installation that serves it tells it what is wrong.
     pub installation: Option<String>,
+    /// Its status as it stands there. See [`Unreadable::status`].
+    pub status: Option<Value>,
+}
+
+impl Unreadable {
+    /// What was told of it last, if that makes sense: which names it had, for one.
+    pub fn status<S: DeserializeOwned>(&self) -> Option<S> {
+        self.status.as_ref().and_then(|status| S::deserialize(status).ok())
+    }
 }
 
 impl<T: DeserializeOwned + Checked> Observed<T> {
@@ -54,7 +63,8 @@ impl<T: DeserializeOwned + Checked> Observed<T> {
         }
         let enabled = value.pointer("/spec/enabled").and_then(Value::as_bool);
         let installation = value.pointer("/spec/installation").and_then(Value::as_str).map(str::to_owned);
-        Ok(Self::Unreadable(Unreadable { metadata, path, problem, enabled, installation }))
+        let status = value.get("status").cloned();
+        Ok(Self::Unreadable(Unreadable { metadata, path, problem, enabled, installation, status }))
     }
 }
 
