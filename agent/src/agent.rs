@@ -68,11 +68,11 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts on the runtime of the caller, where the tunnels then live. Visitors have `grace` to finish once it is
-    /// told to stop.
-    pub async fn start(parts: AgentParts, grace: Duration) -> Self {
+    /// Starts on the runtime of the caller, where the tunnels then live. The target is looked up before the first tunnel
+    /// opens. Visitors have `grace` to finish once it is told to stop.
+    pub fn start(parts: AgentParts, grace: Duration) -> Self {
         let AgentParts { sessions, target, tls, product, version, limits, metrics } = parts;
-        let target = Target::resolve(target).await;
+        let target = Target::unresolved(target);
         let mut tasks = JoinSet::new();
         let (way, certificates) = match tls {
             TlsEnd::Agent { certificates, forwarded_headers, http } => {
@@ -86,7 +86,8 @@ impl Agent {
                 (Way::Passthrough(Passthrough::new(target.clone(), send_proxy)), None)
             }
         };
-        tasks.spawn(async move { target.keep_fresh().await });
+        let fresh = target.clone();
+        tasks.spawn(async move { fresh.keep_fresh().await });
         let mut tunnel = TunnelSettings::default();
         tunnel.protocol.max_channels = limits.max_connections;
         let channels = Channels::new(way, metrics.clone());
@@ -100,7 +101,13 @@ impl Agent {
             metrics: metrics.clone(),
         };
         let stop = CancellationToken::new();
-        let kept = tokio::spawn(keep_connected(parts, stop.clone(), grace));
+        let told = stop.clone();
+        let kept = tokio::spawn(async move {
+            tokio::select! {
+                () = target.look_up() => keep_connected(parts, told, grace).await,
+                () = told.cancelled() => {}
+            }
+        });
         Self { stop, certificates, metrics, kept, _tasks: tasks }
     }
 

@@ -105,7 +105,7 @@ async fn run(settings: &Settings, http: Option<&Runtime>) -> Result<ExitCode, St
     let limits = settings.limits.clone();
     let grace = settings.process.grace;
     let parts = AgentParts { sessions, target, tls, product, version, limits, metrics };
-    until_told(Agent::start(parts, grace).await, grace).await
+    until_told(Agent::start(parts, grace), grace).await
 }
 
 /// The first SIGTERM (or interrupt) lets visitors finish, the second ends at once.

@@ -98,15 +98,20 @@ pub struct Target {
 impl Target {
     /// Looks the target up. A name that does not resolve yet is no error: the instance may start after us.
     pub async fn resolve(spec: TargetSpec) -> Arc<Self> {
-        let target = Self {
+        let target = Self::unresolved(spec);
+        target.look_up().await;
+        target
+    }
+
+    /// A target that was not looked up yet.
+    pub(crate) fn unresolved(spec: TargetSpec) -> Arc<Self> {
+        Arc::new(Self {
             spec,
             addresses: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             look_again: Notify::new(),
             seen_as: ArcSwapOption::empty(),
-        };
-        target.look_up().await;
-        Arc::new(target)
+        })
     }
 
     /// As written on the command line.
@@ -194,7 +199,7 @@ impl Target {
         }
     }
 
-    async fn look_up(&self) {
+    pub(crate) async fn look_up(&self) {
         let TargetSpec::Tcp { host, port } = &self.spec else { return };
         match tokio::net::lookup_host((host.as_str(), *port)).await {
             Ok(found) => {

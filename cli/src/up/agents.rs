@@ -198,7 +198,7 @@ impl Agents {
             limits: self.common.limits.clone(),
             metrics: Arc::new(Metrics::default()),
         };
-        let agent = Agent::start(parts, GRACE).await;
+        let agent = Agent::start(parts, GRACE);
         let probe = Probe::start(target, self.common.news.clone());
         Ok(Started { agent, probe, _page: page, _version: versions })
     }
