@@ -1,6 +1,7 @@
 //! What is told beside an object when something changed.
 
 use resources::condition::{Condition, Truth};
+use resources::remote_instance::{HostnameState, HostnameStatus};
 use resources::{RemoteInstanceStatus, VersionBlockStatus};
 use route_table::InstanceId;
 use serde::Serialize;
@@ -58,10 +59,12 @@ const NO_BAD_NEWS: [&str; 3] = ["TunnelDown", "NeverConnected", "PendingVerifica
 /// | the same | no status yet | True, and not Warned | none, except Connected |
 /// | the same | no status yet | False | one, except `NeverConnected` and `TunnelDown` |
 /// | `VersionAllowed` | blocked | blocked by others | one |
+/// | `HostnamesResolved` | a name was served | it is still asked for, and not served | a Warning |
 /// | Ready | another reason | `InvalidSpec`, `AgentKeyConflict`, `InvalidAgentKey` | a Warning |
 /// | Ready | `InvalidSpec` | another reason | one, Readable |
 ///
-/// Switching on and off is told by nobody: who did it knows. What is False is a Warning, except that a tunnel is down or a domain waits for its record.
+/// Switching on and off is told by nobody: who did it knows. What is False is a Warning, except that a tunnel is
+/// down or a domain waits for its record.
 pub(crate) fn instance_events(
     id: &InstanceId,
     before: Option<&RemoteInstanceStatus>,
@@ -78,13 +81,14 @@ pub(crate) fn instance_events(
         let blocked_by_others = kind == VERSION_ALLOWED
             && condition.status == Truth::False
             && before.is_some_and(|before| before.blocked_by != now.blocked_by);
+        let lost = kind == HOSTNAMES_RESOLVED && before.is_some_and(|before| lost_a_name(before, now));
         let news = match known {
-            Some(known) => !alike(known, condition) || blocked_by_others,
+            Some(known) => !alike(known, condition) || blocked_by_others || lost,
             None if kind == CONNECTED => condition.status == Truth::True,
             None => condition.status == Truth::False || is_bad(condition),
         };
         if news && condition.status != Truth::Unknown {
-            let bad = if is_bad(condition) { EventKind::Warning } else { EventKind::Normal };
+            let bad = if is_bad(condition) || lost { EventKind::Warning } else { EventKind::Normal };
             tell(bad, &condition.reason, &condition.message);
         }
     }
@@ -118,6 +122,15 @@ pub(crate) fn block_event(
         reason: ready.reason.to_string(),
         message: ready.message.to_string(),
     })
+}
+
+/// Is there a name that led to it and is still asked for, but leads to it no more?
+fn lost_a_name(before: &RemoteInstanceStatus, now: &RemoteInstanceStatus) -> bool {
+    let serves = |each: &HostnameStatus| each.state == HostnameState::Serving;
+    let before = before.hostnames.iter().filter(|each| serves(each));
+    let mut lost = now.hostnames.iter().filter(|each| !serves(each));
+    // Nearly always nothing is lost, so the second list is looked at rarely.
+    lost.any(|each| before.clone().any(|held| held.name == each.name))
 }
 
 fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
