@@ -153,10 +153,9 @@ impl FileReading {
             faults.extend(body(&document, kind, places));
         }
         faults.sort_by(|one, two| one.order().cmp(&two.order()));
-        // A range nobody can read makes no nonsense of the others: the planner puts those in force, and tells it itself.
-        let ranges = if kind == BLOCK { types::ranges(&document, places) } else { Vec::new() };
-        let of_range = |fault: &&Fault| ranges.iter().any(|range| range.place == fault.place);
-        let problem = faults.iter().find(|fault| !of_range(fault)).map(problem_of);
+        let left = types::left_to_the_planner(&document, kind, places);
+        let is_left = |fault: &&Fault| left.iter().any(|left| left.place == fault.place);
+        let problem = faults.iter().find(|fault| !is_left(fault)).map(problem_of);
         self.faults.append(&mut faults);
         match subject {
             Some(subject) => {
@@ -181,13 +180,12 @@ fn body(document: &Node, kind: &str, places: &Places) -> Vec<Fault> {
     };
     let mut of_schema = validate::check(spec, rules, "spec", places);
     point_at_key(&mut of_schema, spec, places, &places.of_key(key));
-    let of_types = if kind == INSTANCE {
+    let mut of_types = if kind == INSTANCE {
         types::all::<RemoteInstance>(document, places, &of_schema)
     } else {
-        let mut of_types = types::all::<VersionBlock>(document, places, &of_schema);
-        of_types.extend(types::ranges(document, places));
-        of_types
+        types::all::<VersionBlock>(document, places, &of_schema)
     };
+    of_types.extend(types::left_to_the_planner(document, kind, places));
     types::together(of_schema, of_types)
 }
 

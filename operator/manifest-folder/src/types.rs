@@ -3,14 +3,17 @@
 //! A type stops at its first mistake. Here the mistake is noted, taken out, and the rest is read again, until nothing
 //! is left to tell.
 
+use std::net::Ipv6Addr;
+
 use policy::{Product, VersionRange};
 use resources::{Checked, Installation, Observed};
+use route_table::{Cidr, SESSION_LABEL};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::document::{Kind, Node, Places};
 use crate::fault::{Fault, FaultKind};
-use crate::manifest::{is_host_and_port, is_name};
+use crate::manifest::{BLOCK, is_host_and_port, is_name};
 use crate::nearest::did_you_mean;
 use crate::validate::{Broken, member, unknown_field};
 
@@ -71,8 +74,45 @@ fn check_installation(installation: &Installation) -> Option<(String, String)> {
     None
 }
 
+/// Mistakes that an API server refuses and that make no nonsense of the rest: they are told, and the planner, who knows
+/// them too, goes on with the object. A range nobody can read must not disarm the other ranges of its block.
+pub(crate) fn left_to_the_planner(document: &Node, kind: &str, places: &Places) -> Vec<Fault> {
+    if kind == BLOCK {
+        return ranges(document, places);
+    }
+    let mut faults = mapped_networks(document, places);
+    let reserved = find(document, "spec.hostname").filter(|node| node.text() == Some(SESSION_LABEL));
+    faults.extend(reserved.map(|node| {
+        let message =
+            format!("spec.hostname: {SESSION_LABEL:?} is reserved: agents get their sessions at this name");
+        Fault::at(FaultKind::InvalidValue, places.of(node), message).help("choose another label")
+    }));
+    faults
+}
+
+/// Networks of IPv4 written as IPv6.
+fn mapped_networks(document: &Node, places: &Places) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for list in ["spec.access.allowNetworks", "spec.access.denyNetworks"] {
+        for (at, node) in find(document, list).map_or(&[][..], Node::items).iter().enumerate() {
+            let text = node.text().unwrap_or_default();
+            let address = text.split('/').next().and_then(|address| address.parse::<Ipv6Addr>().ok());
+            if let (true, Ok(network)) = (address.is_some_and(is_mapped), text.parse::<Cidr>()) {
+                let message = format!("{list}[{at}]: {text:?} is IPv4 written as IPv6");
+                let fault = Fault::at(FaultKind::InvalidValue, places.of(node), message);
+                faults.push(fault.help(format!("write {network}")));
+            }
+        }
+    }
+    faults
+}
+
+fn is_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
+}
+
 /// Ranges of a block that cannot be read.
-pub(crate) fn ranges(document: &Node, places: &Places) -> Vec<Fault> {
+fn ranges(document: &Node, places: &Places) -> Vec<Fault> {
     let product = find(document, "spec.product").and_then(Node::text).map(str::parse::<Product>);
     let scheme = product.transpose().ok().flatten().unwrap_or_default().scheme();
     let mut faults = Vec::new();
