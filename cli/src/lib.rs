@@ -10,7 +10,6 @@ pub mod join;
 pub mod manual;
 pub mod output;
 pub mod plan_command;
-pub mod report;
 pub mod state_place;
 pub mod status;
 pub mod up;

@@ -14,7 +14,8 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::{
-    AlertDescription, ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore,
+    SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -289,8 +290,24 @@ fn signed(
     let [first, more @ ..] = chain else { return Err("no certificate was shown".to_owned()) };
     match verifier.verify_server_cert(first, more, name, &[], UnixTime::now()) {
         Ok(_) => Ok(()),
-        Err(rustls::Error::InvalidCertificate(why)) => Err(why.to_string()),
+        Err(rustls::Error::InvalidCertificate(why)) => Err(in_words(&why)),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+fn in_words(why: &CertificateError) -> String {
+    match why {
+        CertificateError::UnknownIssuer | CertificateError::CaUsedAsEndEntity => {
+            "no CA that is trusted here has signed it".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet (is the clock of this machine right?)".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for other names".to_owned()
+        }
+        other => other.to_string(),
     }
 }
 

@@ -78,11 +78,11 @@ fn stated(settled: &Settled) -> (String, Option<u16>) {
 fn manifests(settled: &Settled, instances: usize) -> Check {
     const NAME: &str = "manifests";
     match settled.faults.len() {
-        0 => Check::ok(NAME, format!("{instances} instances")),
+        0 => Check::ok(NAME, format!("sound, with {instances} RemoteInstance objects")),
         count => Check::fail(
             NAME,
-            format!("{count} faults"),
-            "`latchkey plan -f FOLDER` shows each one with its place.",
+            format!("something is wrong in {count} places"),
+            "`latchkey plan -f FOLDER` shows each one.",
         ),
     }
 }

@@ -22,13 +22,9 @@ pub fn show_faults(faults: &[Fault]) {
 
 /// All of them, each with its place.
 pub(crate) fn render(faults: &[Fault], colourful: bool) -> String {
-    let theme = if colourful { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false);
     let mut text = String::new();
     for fault in faults.iter().take(MOST) {
-        if handler.render_report(&mut text, &Shown(fault)).is_err() {
-            text.push_str(&fault.to_string());
-        }
+        text.push_str(&render_one(fault, colourful));
         text.push('\n');
     }
     if faults.len() > MOST {
@@ -38,6 +34,17 @@ pub(crate) fn render(faults: &[Fault], colourful: bool) -> String {
     let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     let _ = writeln!(text, "{} in {}", count(faults.len(), "mistake"), count(files, "file"));
     text
+}
+
+/// One of them, with its place.
+pub(crate) fn render_one(fault: &Fault, colourful: bool) -> String {
+    let theme = if colourful { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false);
+    let mut text = String::new();
+    match handler.render_report(&mut text, &Shown(fault)) {
+        Ok(()) => text,
+        Err(_) => fault.to_string(),
+    }
 }
 
 /// The message alone: the place stands in the frame below it.

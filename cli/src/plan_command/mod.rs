@@ -1,8 +1,8 @@
 //! `latchkey plan`: what a change of manifests would do, and to whom. A pull request of manifests runs it.
 
-mod color;
+pub(crate) mod color;
 mod difference;
-mod faults;
+pub(crate) mod faults;
 mod report;
 mod sides;
 mod table;

@@ -2,21 +2,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::Path,
     sync::Arc,
 };
 
 use imbl::OrdMap;
 use manifest_folder::{
-    DEFAULT_INSTALLATION, Defaults, FolderWatch, ManifestFolder, Reading, Shell, StateError, StateFolder,
-    Subject,
+    DEFAULT_INSTALLATION, Defaults, Fault, FolderWatch, ManifestFolder, Reading, Shell, StateError,
+    StateFolder, Subject,
 };
 use planner::{Applied, Facts, Plan, Proof, ProofAnswer, Report, Settings};
 use resources::{Observed, RemoteInstance, TARGET_ANNOTATION, Timestamp};
 use route_table::{Fingerprint, HostName, InstanceId};
 
 use super::{agents::Wanted, running::now};
-use crate::report;
+use crate::plan_command::{color, faults::render_one};
 
 /// The folder of manifests, its state, and the plans made.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Observer {
         let mut shell = Shell::open(state, defaults).map_err(|error| error.to_string())?;
         shell.take(&complete(&folder.snapshot(), unstated.as_ref()), now());
         let Some(settings) = shell.settings().cloned() else {
-            let faults: String = shell.faults().iter().map(|fault| report::told(fault)).collect();
+            let faults: String = shell.faults().iter().map(told).collect();
             return Err(format!(
                 "the folder's Installation makes no sense, so there is no domain to serve\n{faults}"
             ));
@@ -150,11 +151,16 @@ impl Observer {
     /// Complaints, with the place and a caret, that were not made before. Who mends a mistake and makes it again hears of
     /// it again.
     pub fn complaints(&mut self) -> Vec<String> {
-        let reports: BTreeSet<String> = self.shell.faults().iter().map(|fault| report::told(fault)).collect();
+        let reports: BTreeSet<String> = self.shell.faults().iter().map(told).collect();
         let fresh = reports.difference(&self.complained).cloned().collect();
         self.complained = reports;
         fresh
     }
+}
+
+/// A mistake with its place, for standard error.
+fn told(fault: &Fault) -> String {
+    render_one(fault, color::wanted(&io::stderr()))
 }
 
 /// The document that a folder could have held.
