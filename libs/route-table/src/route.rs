@@ -75,7 +75,7 @@ impl Default for Limits {
 }
 
 /// What a proxy knows of one instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct Route {
     /// Which instance.
     pub id: InstanceId,
@@ -112,6 +112,49 @@ pub struct Route {
     /// What the route says that this build does not know, e.g. `limits.maxBandwidth`. It could be a restriction,
     /// so the instance is known but refused.
     pub not_understood: Vec<String>,
+}
+
+/// Lists of blocks are long and mostly shared, so the same list is not compared entry by entry.
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        // Without `..`: a new member has to be compared, too.
+        let Self {
+            id,
+            generation,
+            hostnames,
+            enabled,
+            product,
+            declared_version,
+            unknown_version,
+            blocks,
+            accepted_blocks,
+            allow_networks,
+            deny_networks,
+            limits,
+            tunnels,
+            agent_keys,
+            park_visitors,
+            priority,
+            not_understood,
+        } = self;
+        *id == other.id
+            && *generation == other.generation
+            && *hostnames == other.hostnames
+            && *enabled == other.enabled
+            && *product == other.product
+            && *declared_version == other.declared_version
+            && *unknown_version == other.unknown_version
+            && (Arc::ptr_eq(blocks, &other.blocks) || *blocks == other.blocks)
+            && *accepted_blocks == other.accepted_blocks
+            && *allow_networks == other.allow_networks
+            && *deny_networks == other.deny_networks
+            && *limits == other.limits
+            && *tunnels == other.tunnels
+            && *agent_keys == other.agent_keys
+            && *park_visitors == other.park_visitors
+            && *priority == other.priority
+            && *not_understood == other.not_understood
+    }
 }
 
 /// Why a route is known but serves nobody, whatever the version.

@@ -71,7 +71,11 @@ impl Blocks {
             let list = known.map_or_else(|| list.into(), |known| Arc::clone(&known.list));
             (product, OfProduct { list, places })
         };
-        Self { by_product: lists.into_iter().map(shared).collect(), all, nothing: OfProduct::default() }
+        Self {
+            by_product: lists.into_iter().map(shared).collect(),
+            all,
+            nothing: OfProduct { list: Arc::clone(&before.nothing.list), places: Vec::new() },
+        }
     }
 
     /// Every block, in the order of their names.

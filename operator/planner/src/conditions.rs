@@ -14,9 +14,10 @@
 //! Ready does not look at Connected: a box that is switched off at home is no fault of its object.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use policy::{Admission, BlockedBy};
-use resources::condition::{Condition, Truth};
+use resources::condition::{Condition, Conditions, Truth};
 use resources::remote_instance::{HostnameState, HostnameStatus, TunnelStatus, VersionSource};
 use resources::{RemoteInstanceStatus, Timestamp};
 use route_table::{Fingerprint, Route};
@@ -57,13 +58,13 @@ impl Finding {
 }
 
 /// Puts findings into conditions: the time moves only where the truth changed.
-pub(crate) struct Conditions<'a> {
+pub(crate) struct Dated<'a> {
     pub(crate) before: &'a [Condition],
     pub(crate) generation: Option<i64>,
     pub(crate) now: Timestamp,
 }
 
-impl Conditions<'_> {
+impl Dated<'_> {
     pub(crate) fn condition(&self, kind: &'static str, finding: Finding) -> Condition {
         let Finding { truth, reason, message } = finding;
         let before = self.before.iter().find(|before| before.kind == kind && before.status == truth);
@@ -75,6 +76,28 @@ impl Conditions<'_> {
             last_transition_time: before.map_or(self.now, |before| before.last_transition_time),
             observed_generation: self.generation,
         }
+    }
+}
+
+/// Lists of conditions that say the same become one list: most of a large fleet is in order in the same words.
+#[derive(Default)]
+pub(crate) struct AlikeConditions(HashSet<Conditions, foldhash::fast::RandomState>);
+
+impl AlikeConditions {
+    pub(crate) fn share(
+        &mut self,
+        list: Vec<Condition>,
+        before: Option<&RemoteInstanceStatus>,
+    ) -> Conditions {
+        if let Some(before) = before.filter(|before| *before.conditions == *list) {
+            return before.conditions.clone();
+        }
+        if let Some(known) = self.0.get(list.as_slice()) {
+            return known.clone();
+        }
+        let conditions = Conditions::from(list);
+        self.0.insert(conditions.clone());
+        conditions
     }
 }
 
@@ -93,7 +116,7 @@ pub(crate) struct Known<'a> {
 
 impl Known<'_> {
     pub(crate) fn conditions(&self, before: Option<&RemoteInstanceStatus>, now: Timestamp) -> Vec<Condition> {
-        let conditions = Conditions {
+        let conditions = Dated {
             before: before.map_or(&[], |before| &before.conditions),
             generation: self.wish.generation(),
             now,

@@ -8,7 +8,7 @@ use resources::{RemoteInstanceStatus, Timestamp};
 use route_table::{Fingerprint, Route};
 
 use crate::blocks::{Blocks, Judge, Judged, Tally};
-use crate::conditions::Known;
+use crate::conditions::{AlikeConditions, Known};
 use crate::hostname_status::hostnames;
 use crate::inventory::{Applied, Report, Settings};
 use crate::names::{NameMaker, url};
@@ -40,6 +40,7 @@ pub(crate) struct Shares {
 pub(crate) fn decide(
     given: &Circumstances<'_>,
     judge: &mut Judge<'_>,
+    alike: &mut AlikeConditions,
     wish: &Arc<Wish>,
     shares: Shares,
     reported: Option<&Arc<Report>>,
@@ -80,7 +81,9 @@ pub(crate) fn decide(
     };
     let url = wish.sense.is_some().then(|| url(given.settings, shown));
     let facts = report.certificate.as_ref().map(certificate);
-    let status = instance_status(known, before.map(|before| &*before.status), url, facts, given.now);
+    let status_before = before.map(|before| &*before.status);
+    let conditions = alike.share(known.conditions(status_before, given.now), status_before);
+    let status = instance_status(known, conditions, url, facts);
     let waiting = match outcome.label {
         Some(LabelOutcome::Quarantined { until, .. }) => Some(until),
         _ => None,
@@ -137,15 +140,19 @@ fn without_foreign_version(known: &Arc<Report>, wish: &Wish, before: &Entry) -> 
 }
 
 /// The version that counts: the reported one, else the declared one.
-fn version(judge: &mut Judge<'_>, wish: &Wish, report: &Report) -> (Arc<Judged>, Option<VersionSource>) {
+fn version<'a>(
+    judge: &mut Judge<'_>,
+    wish: &'a Wish,
+    report: &'a Report,
+) -> (Arc<Judged>, Option<VersionSource>) {
     let Some(spec) = wish.spec() else { return (judge.judge(&policy::Product::default(), ""), None) };
-    let told = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+    let told = |text: &'a Option<String>| text.as_deref().filter(|text| !text.trim().is_empty());
     let (text, source) = match (told(&report.version), told(&spec.version)) {
         (Some(reported), _) => (reported, Some(VersionSource::Reported)),
         (None, Some(declared)) => (declared, Some(VersionSource::Declared)),
-        (None, None) => (String::new(), None),
+        (None, None) => ("", None),
     };
-    (judge.judge(&spec.product, &text), source)
+    (judge.judge(&spec.product, text), source)
 }
 
 /// Names of the blocks it accepts, sorted: their order means nothing.
@@ -170,11 +177,16 @@ fn route(
     crate::route::route(wish, outcome, given.blocks.list(&spec.product), &declared.version, accepted, unknown)
 }
 
-/// A route that is what it was stays the very same, with the revision that brought it.
+/// A route that is what it was stays the very same, with the revision that brought it. A list of blocks that stayed the
+/// same is the same list ([`Blocks::read`]).
 fn same_or_new(route: Option<Route>, before: Option<&Entry>, next: u64) -> (Option<Arc<Route>>, u64) {
     let known = before.and_then(|before| Some((before.route.as_ref()?, before.route_revision)));
     match (route, known) {
-        (Some(route), Some((known, revision))) if **known == route => (Some(Arc::clone(known)), revision),
+        (Some(route), Some((known, revision)))
+            if Arc::ptr_eq(&known.blocks, &route.blocks) && **known == route =>
+        {
+            (Some(Arc::clone(known)), revision)
+        }
         (Some(route), _) => (Some(Arc::new(route)), next),
         (None, _) => (None, 0),
     }

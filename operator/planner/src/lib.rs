@@ -9,6 +9,7 @@
 //! have), `blocks` (what is said of a version), `instance` (the decision about one), `route`, `hostname_status`,
 //! `tunnel_status`, `conditions`, `status` and `events` (how it is told). `making` takes the steps in order.
 
+mod beside;
 mod blocks;
 mod claims;
 mod conditions;

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use policy::UnknownVersion;
-use resources::{RemoteInstanceStatus, Timestamp, VersionBlockStatus};
+use resources::{Observed, RemoteInstance, RemoteInstanceStatus, Timestamp, VersionBlockStatus};
+
 use route_table::{Fingerprint, HostName, InstanceId, Route};
 
+use crate::beside::Beside;
 use crate::blocks::{Blocks, Judge, Tally};
 use crate::claims::{Claimant, Claims, Decision, winner};
+use crate::conditions::AlikeConditions;
 use crate::custom_domains::{Standing, standing};
 use crate::events::{Event, block_event, instance_events};
 use crate::instance::{Circumstances, Shares, decide};
 use crate::inventory::{Inventory, Proof, ReleasedLabel};
-use crate::names::{AskedLabel, NameMaker};
+use crate::names::{AskedLabel, NameMaker, looks_random};
 use crate::outcome::{DomainIs, DomainOutcome, LabelOutcome};
 use crate::plan::Plan;
 use crate::previous::{Entry, Previous, WorkedOut, label_of};
@@ -104,17 +107,21 @@ impl<'a> Making<'a> {
 
     fn read_all(&mut self) {
         let (mut names, mut keys) = (Vec::new(), Vec::new());
-        for id in self.inventory.instances.keys() {
-            let wish = self.read(id);
+        let mut before = Beside::new(&self.previous.entries, true);
+        let read = |(id, object): (&InstanceId, &Arc<Observed<RemoteInstance>>)| {
+            let before = before.get(id).and_then(|entry| entry.wish.as_deref());
+            let wish =
+                Wish::read(&self.inventory.settings, &self.seed_names, id, object, before).map(Arc::new);
             if let Some(wish) = &wish {
                 names.extend(wish.claimed_names().map(|name| (name.clone(), id.clone())));
                 keys.extend(wish.keys.iter().map(|key| (*key, id.clone())));
             }
-            self.fresh.insert(id.clone(), wish);
-        }
-        for id in self.previous.entries.keys() {
-            self.fresh.entry(id.clone()).or_default();
-        }
+            (id.clone(), wish)
+        };
+        let mut fresh: BTreeMap<_, _> = self.inventory.instances.iter().map(read).collect();
+        let gone = self.previous.entries.keys().filter(|id| !self.inventory.instances.contains_key(*id));
+        fresh.extend(gone.map(|id| (id.clone(), None)));
+        self.fresh = fresh;
         self.names = Claims::gather(names);
         self.keys = Claims::gather(keys);
         self.touched_names = self.names.contested().into_iter().collect();
@@ -179,8 +186,8 @@ impl<'a> Making<'a> {
         for (id, wish) in &self.fresh {
             let Some(entry) = self.previous.entries.get(id) else { continue };
             let claimed = wish.as_ref().and_then(|wish| wish.claimed_label());
-            let random = self.seed_names.random_label(id);
-            for label in entry.held_labels().filter(|label| *label != random) {
+            // What looks like a random label is the instance's own: nobody can ask for one.
+            for label in entry.held_labels().filter(|label| !looks_random(label)) {
                 if claimed.is_none_or(|claimed| label_of(claimed.as_str()) != label) {
                     released.insert(label.to_owned(), ReleasedLabel { by: id.clone(), at: self.now });
                 }
@@ -264,6 +271,16 @@ impl<'a> Making<'a> {
         }
     }
 
+    /// The same where only one asks.
+    fn decide_alone(&self, name: &HostName, id: &InstanceId) -> Decision {
+        let label = name.is_at_or_below(&self.inventory.settings.spec.domain);
+        if label && (self.released.is_empty() || !self.released.contains_key(label_of(name.as_str()))) {
+            Decision::Held(id.clone())
+        } else {
+            self.decide_name(name, std::slice::from_ref(id))
+        }
+    }
+
     fn decide_key(&self, key: &Fingerprint, claimants: &[InstanceId]) -> Option<Decision> {
         winner(claimants.iter().map(|id| self.claimant(id, |entry| entry.has_key(key))))
             .cloned()
@@ -284,7 +301,7 @@ impl<'a> Making<'a> {
         let id = &wish.id;
         let decision = |name: &HostName| {
             let known = self.names.decision(name).cloned();
-            known.unwrap_or_else(|| self.decide_name(name, std::slice::from_ref(id)))
+            known.unwrap_or_else(|| self.decide_alone(name, id))
         };
         let label = wish.label.as_ref().map(|asked| match asked {
             AskedLabel::Refused { name, why } => {
@@ -335,7 +352,8 @@ impl<'a> Making<'a> {
         let (blocks, names) = (Arc::clone(&self.blocks), self.seed_names.clone());
         let unknown: UnknownVersion = settings.spec.unknown_version;
         let mut judge = Judge::new(&blocks, unknown);
-        let with = Circumstances {
+        let mut alike = AlikeConditions::default();
+        let given = Circumstances {
             settings: &settings,
             names: &names,
             blocks: &blocks,
@@ -344,30 +362,41 @@ impl<'a> Making<'a> {
             now: self.now,
         };
         let recount = self.scope.instances.is_none();
-        let ids: Vec<InstanceId> = match self.scope.instances.take() {
-            Some(some) => some.into_iter().collect(),
-            None if self.scope.objects.is_none() => self.fresh.keys().cloned().collect(),
+        let wishes: Vec<(InstanceId, Option<Arc<Wish>>)> = match self.scope.instances.take() {
+            Some(some) => some.into_iter().map(|id| (id.clone(), self.wish(&id).cloned())).collect(),
+            None if self.scope.objects.is_none() => {
+                self.fresh.iter().map(|(id, wish)| (id.clone(), wish.clone())).collect()
+            }
             None => {
-                let gone_or_new = self.fresh.keys().cloned();
-                let all: BTreeSet<InstanceId> =
-                    self.previous.entries.keys().cloned().chain(gone_or_new).collect();
-                all.into_iter().collect()
+                let known = self.previous.entries.iter().map(|(id, entry)| (id.clone(), entry.wish.clone()));
+                let fresh = self.fresh.iter().map(|(id, wish)| (id.clone(), wish.clone()));
+                known.chain(fresh).collect::<BTreeMap<_, _>>().into_iter().collect()
             }
         };
-        for id in ids {
-            let before = self.previous.entries.get(&id).map(Arc::clone);
-            let entry = self.wish(&id).cloned().map(|wish| {
+        let mut reports = Beside::new(&self.inventory.facts.reports, recount);
+        let mut entries = Beside::new(&self.previous.entries, recount);
+        for (id, wish) in wishes {
+            let before = entries.get(&id);
+            let reported = reports.get(&id);
+            let entry = wish.map(|wish| {
                 let shares = self.shares(&wish);
-                let reported = self.inventory.facts.reports.get(&id);
-                decide(&with, &mut judge, &wish, shares, reported, before.as_deref())
+                decide(
+                    &given,
+                    &mut judge,
+                    &mut alike,
+                    &wish,
+                    shares,
+                    reported,
+                    before.map(|before| &**before),
+                )
             });
-            if let Some(before) = before.as_ref().filter(|_| !recount) {
+            if let Some(before) = before.filter(|_| !recount) {
                 before.count(&mut self.tallies, &blocks, -1);
             }
             if let Some(entry) = &entry {
                 entry.count(&mut self.tallies, &blocks, 1);
             }
-            self.enter(id, before.as_deref(), entry);
+            self.enter(id, before.map(|before| &**before), entry);
         }
     }
 

@@ -139,7 +139,7 @@ pub(crate) fn read_label(settings: &Settings, asked: &str) -> AskedLabel {
 }
 
 /// Could it be somebody's random label? Forbidding the shape spares looking for the somebody.
-fn looks_random(label: &str) -> bool {
+pub(crate) fn looks_random(label: &str) -> bool {
     label.len() == RANDOM_LABEL_LENGTH && label.bytes().all(|byte| ALPHABET.contains(&byte))
 }
 

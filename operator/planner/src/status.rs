@@ -1,13 +1,13 @@
 //! The status of an instance and of a version block.
 
 use policy::{Admission, BlockAction};
-use resources::condition::{Condition, Truth};
+use resources::condition::{Condition, Conditions, Truth};
 use resources::remote_instance::{CertificateStatus, VersionSource, VersionStatus};
 use resources::{RemoteInstanceStatus, Timestamp, VersionBlockStatus};
 use route_table::Fingerprint;
 
 use crate::blocks::{Block, Tally};
-use crate::conditions::{Conditions, Finding, Known, READY, STALLED};
+use crate::conditions::{Dated, Finding, Known, READY, STALLED};
 use crate::inventory::CertificateFacts;
 use crate::text::shortened;
 
@@ -19,12 +19,11 @@ const MAX_CERTIFICATE_TEXT: usize = 256;
 /// Puts a status together.
 pub(crate) fn instance_status(
     known: Known<'_>,
-    before: Option<&RemoteInstanceStatus>,
+    conditions: Conditions,
     url: Option<String>,
     certificate: Option<CertificateStatus>,
-    now: Timestamp,
 ) -> RemoteInstanceStatus {
-    let (conditions, version) = (known.conditions(before, now), version(&known));
+    let version = version(&known);
     RemoteInstanceStatus {
         observed_generation: known.wish.generation(),
         url,
@@ -85,7 +84,7 @@ pub(crate) fn block_status(
     now: Timestamp,
 ) -> VersionBlockStatus {
     let Tally { matched, blocked, accepted } = tally;
-    let conditions = Conditions {
+    let conditions = Dated {
         before: before.map_or(&[], |before| before.conditions.as_slice()),
         generation: block.generation,
         now,

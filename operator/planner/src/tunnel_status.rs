@@ -34,7 +34,8 @@ pub(crate) struct Told {
 /// | up | nothing | missed for 60 s or more | down, since it was first missed |
 /// | down | nothing | | what was told |
 ///
-/// So an agent that flaps, or a whole fleet that moves to another proxy, writes no status at all.
+/// So an agent that flaps, or a whole fleet that moves to another proxy, writes no status at all. For the same reason
+/// `since` is no part of "the same": a tunnel that was away for less than a minute goes on from when it was told up.
 pub(crate) fn tell(
     before: Option<&TunnelStatus>,
     missed_before: Option<Timestamp>,
@@ -72,9 +73,8 @@ pub(crate) fn tell(
 }
 
 fn same(told: &TunnelStatus, tunnel: &Tunnel) -> bool {
-    let Tunnel { connected, since, agent_version, protocol_version } = tunnel;
+    let Tunnel { connected, since: _, agent_version, protocol_version } = tunnel;
     told.connected == *connected
-        && told.since == Some(*since)
         && told.protocol_version == protocol_version.map(i32::from)
         && match (&told.agent_version, agent_version) {
             (Some(told), Some(version)) => told == version || *told == shortened(version, MAX_AGENT_VERSION),
@@ -115,7 +115,8 @@ mod tests {
             (Some(&up), Some(&down), 560, Some(&down), None),
             (Some(&down), Some(&tunnel(true, 600)), 600, Some(&down), Some(660)),
             (Some(&down), Some(&tunnel(true, 600)), 660, Some(&tunnel(true, 600)), None),
-            (Some(&up), Some(&tunnel(true, 600)), 610, Some(&up), Some(660)),
+            (Some(&up), Some(&tunnel(true, 600)), 610, Some(&up), None),
+            (Some(&up), Some(&tunnel(true, 600)), 660, Some(&up), None),
             (Some(&down), None, 9_999, Some(&down), None),
         ] {
             let told = tell(told.map(status).as_ref(), None, reported, now(at));

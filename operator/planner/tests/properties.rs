@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use resources::Observed;
 use resources::condition::Truth;
-use route_table::Fingerprint;
+use route_table::{Fingerprint, HostName};
 use serde_json::{Value, json};
 
 const INSTANCES: [&str; 5] = ["farms/barn", "homes/a", "homes/b", "homes/c", "homes/lake"];
@@ -125,7 +125,7 @@ fn happen(world: &mut World, happening: &Happening, last: Option<&Plan>) {
             world.instance_with(name, spec, &metadata);
         }
         Happening::Break { name, enabled } => {
-            world.instance(name, &json!({"enabled": enabled, "tunnels": "many"}))
+            world.instance(name, &json!({"enabled": enabled, "tunnels": "many"}));
         }
         Happening::Delete { name } => drop(world.inventory.instances.remove(&id(name))),
         Happening::WriteBlock { name, spec } => world.block(name, spec),
@@ -224,7 +224,7 @@ fn check(world: &World, plan: &Plan, changed_in: &BTreeMap<String, u64>) {
                 .filter(|each| each.state == resources::remote_instance::HostnameState::Serving)
                 .map(|each| each.name.as_str())
                 .collect();
-            assert_eq!(told, route.hostnames.iter().map(|name| name.as_str()).collect(), "{name}");
+            assert_eq!(told, route.hostnames.iter().map(HostName::as_str).collect(), "{name}");
         }
     }
     assert!(plan.routes.keys().all(|id| plan.instances.contains_key(id)), "a route without a status");

@@ -1,6 +1,6 @@
 //! What was shut by somebody who meant it stays shut until somebody means otherwise.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
 
