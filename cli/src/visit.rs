@@ -297,9 +297,7 @@ fn signed(
 
 fn in_words(why: &CertificateError) -> String {
     match why {
-        CertificateError::UnknownIssuer | CertificateError::CaUsedAsEndEntity => {
-            "no CA that is trusted here has signed it".to_owned()
-        }
+        CertificateError::UnknownIssuer => "no CA that is trusted here has signed it".to_owned(),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "it is not valid yet (is the clock of this machine right?)".to_owned()

@@ -209,7 +209,7 @@ fn a_folder_tells_its_domain_its_size_and_its_state() {
         "json",
     ]);
     let all = findings(&output);
-    expect(&all, "manifests", "ok", "60 instances");
+    expect(&all, "manifests", "ok", "60 RemoteInstance");
     expect(&all, "CA a week", "warn", "60 instances take 2 weeks");
     expect(&all, "CA accounts", "warn", "60 instances make an account each");
     expect(&all, "dns CAA", "warn", "every CA of the world");

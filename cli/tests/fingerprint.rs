@@ -82,7 +82,7 @@ fn the_certificate_shown_is_told_line_by_line() {
             format!("SHA-256 fingerprint  {}\n", facts.fingerprint_as_browsers_show_it()),
             "names                home.localhost\n".to_owned(),
             "issuer               CN=rcgen self signed cert\n".to_owned(),
-            "trusted here         no: ".to_owned(),
+            "trusted here         no: no CA that is trusted here has signed it\n".to_owned(),
             format!("connection           {protocol} with {address}\n"),
         ];
         for line in lines {

@@ -33,7 +33,8 @@ class Up:
     def __init__(self, binary: Path, folder: Path) -> None:
         self.state = tempfile.TemporaryDirectory(prefix="latchkey-first-minute-")
         self.lines: queue.Queue[str | None] = queue.Queue()
-        command = [binary, "up", folder, "--state", f"{self.state.name}/state", "--listen", "127.0.0.1:0", "-o", "json"]
+        self.place = f"{self.state.name}/state"
+        command = [binary, "up", folder, "--state", self.place, "--listen", "127.0.0.1:0", "-o", "json"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         threading.Thread(target=self.gather, daemon=True).start()
 
@@ -85,6 +86,15 @@ def shown_to(binary: Path, url: str, expected: str) -> str:
     told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     found = re.search(r"SHA-256 fingerprint +([0-9A-F:]{95})", told)
     return found.group(1).replace(":", "").lower() if found else ""
+
+
+def doctor(binary: Path, state: str) -> bool:
+    """Everything around it is well, and the things only a running system shows were really looked at."""
+    command = [binary, "doctor", EXAMPLE, "--state", state, "-o", "json"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    verdicts = {check["name"]: check["verdict"] for check in json.loads(told)["checks"]}
+    looked_at = ("manifests", "session API", "API certificate", "API pin", "clock", "state folder")
+    return all(verdicts.get(name) == "ok" for name in looked_at)
 
 
 class Checks:
@@ -150,6 +160,7 @@ def main() -> int:
         print(f"{url} after {time.monotonic() - began:.1f} s, fingerprint {printed}")
         checks.check("curl gets the page through proxy and tunnel", lambda: WORDS in curl(url, "--insecure"))
         checks.check("a visitor is shown the fingerprint that is printed", lambda: shown_to(binary, url, printed) == printed)
+        checks.check("the doctor finds nothing that failed", lambda: doctor(binary, up.place))
         if not arguments.without_browser:
             program = chromium()
             if program is None:
