@@ -12,13 +12,17 @@ mod folder_world;
 use std::path::{Path, PathBuf};
 
 use folder_world::FolderWorld;
-use scenarios::{Need, PlannerWorld, Scenario, World, play, read_folder};
+use scenarios::{Need, PlannerWorld, Scenario, World, play, read_folder, read_text};
 
 /// Fewer mean that some were lost, or that the folder is another one.
 const LEAST: usize = 60;
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios")
+}
+
 fn scenarios() -> Vec<(PathBuf, Scenario)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let folder = folder();
     let scenarios = read_folder(&folder).unwrap_or_else(|error| panic!("{error}"));
     assert!(scenarios.len() >= LEAST, "only {} scenarios in {}", scenarios.len(), folder.display());
     scenarios
@@ -63,4 +67,13 @@ fn every_title_is_said_once() {
     titles.sort_unstable();
     titles.dedup();
     assert_eq!(titles.len(), scenarios.len());
+}
+
+#[test]
+fn the_example_in_the_readme_holds() {
+    let readme = folder().join("README.md");
+    let text = std::fs::read_to_string(&readme).unwrap();
+    let (_, example) = text.split_once("```yaml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    play_all(&[(readme, read_text(example).unwrap())], PlannerWorld::default);
 }
