@@ -6,9 +6,22 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{completions, doctor, fingerprint, join, manual, plan_command, status, up, version_compare};
 
+const EXAMPLES: &str = "\
+Examples:
+  A page in your browser, through a proxy and an agent on this machine:
+    latchkey up examples/first-minute
+
+  Would a change of the manifests cut somebody off?
+    latchkey plan -f manifests/ --against deployed/
+
+  What is wrong here?
+    latchkey doctor --domain ui.example.com
+
+Every command has more: latchkey doctor --help";
+
 /// Gives instances behind NAT a public https address, with keys that never leave them.
 #[derive(Debug, Parser)]
-#[command(name = "latchkey", version, about, arg_required_else_help = true)]
+#[command(name = "latchkey", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
