@@ -32,7 +32,7 @@ pub struct StatusArgs {
     #[arg(value_name = "FOLDER", default_value = ".", conflicts_with = "admin")]
     pub folder: PathBuf,
     /// The state folder, where `latchkey up` was told another one
-    #[arg(long, value_name = "DIR", env = "LATCHKEY_STATE", conflicts_with = "admin")]
+    #[arg(long, value_name = "DIR", env = "LATCHKEY_UP_STATE", conflicts_with = "admin")]
     pub state: Option<PathBuf>,
     /// Ask the admin address of `latchkey up --admin` instead
     #[arg(long, value_name = "ADDR")]

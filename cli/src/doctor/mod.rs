@@ -56,7 +56,7 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "NAME", default_value = "letsencrypt.org")]
     pub ca: String,
     /// The state folder, where `latchkey up` was told another one
-    #[arg(long, value_name = "DIR", env = "LATCHKEY_STATE")]
+    #[arg(long, value_name = "DIR", env = "LATCHKEY_UP_STATE")]
     pub state: Option<PathBuf>,
     /// How the findings are written
     #[arg(long, short, value_enum, value_name = "FORM", default_value = "table")]

@@ -53,7 +53,7 @@ pub struct JoinArgs {
     #[arg(value_name = "FOLDER", default_value = ".")]
     pub folder: PathBuf,
     /// The state folder, where `latchkey up` was told another one
-    #[arg(long, value_name = "DIR", env = "LATCHKEY_STATE")]
+    #[arg(long, value_name = "DIR", env = "LATCHKEY_UP_STATE")]
     pub state: Option<PathBuf>,
     /// The file to write (mode 0600); `-` for standard output [default: NAMESPACE-NAME.join.json]
     #[arg(long, short, value_name = "FILE")]

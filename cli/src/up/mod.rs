@@ -69,7 +69,7 @@ pub struct UpArgs {
     pub listen: Vec<SocketAddr>,
     /// Folder for keys, CA and what else must survive a restart [default: one of its own below
     /// ~/.local/state/latchkey]
-    #[arg(long, value_name = "DIR", env = "LATCHKEY_STATE")]
+    #[arg(long, value_name = "DIR", env = "LATCHKEY_UP_STATE")]
     pub state: Option<PathBuf>,
     /// The domain, where the folder has no Installation that names one [default: localhost]
     #[arg(long, value_name = "NAME", env = "LATCHKEY_DOMAIN")]

@@ -184,19 +184,21 @@ impl Running {
         for problem in self.observer.complaints() {
             self.screen.aside(&problem);
         }
-        let instances = plan.instances.iter().map(|(id, status)| Row {
-            instance: id.to_string(),
-            connected: self.seen.is_connected(id),
-            status: (**status).clone(),
-            target: self.agents.target(id),
-        });
-        let board = Arc::new(Board {
-            domain: self.domain.to_string(),
-            revision: plan.revision,
-            instances: instances.collect(),
-            problems,
-            ..(**self.board.borrow()).clone()
-        });
+        let mut board = (**self.board.borrow()).clone();
+        (board.domain, board.problems) = (self.domain.to_string(), problems);
+        // Nothing is told that is not in force: after a plan that could not be published, what was told before stays.
+        let in_force = self.publisher.applied().revision.unwrap_or_default();
+        if let Some(published) = plan.published(in_force) {
+            board.revision = plan.revision;
+            let rows = published.instances().iter().map(|(id, status)| Row {
+                instance: id.to_string(),
+                connected: self.seen.is_connected(id),
+                status: (**status).clone(),
+                target: self.agents.target(id),
+            });
+            board.instances = rows.collect();
+        }
+        let board = Arc::new(board);
         self.board.send_replace(board.clone());
         self.screen.show(&board).map_err(|error| format!("standard output: {error}"))
     }
