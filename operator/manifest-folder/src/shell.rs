@@ -205,14 +205,16 @@ impl Shell {
     }
 
     /// What was decided before this process began. An object that makes no sense now made some then: the last good
-    /// forms are planned once, so that the planner knows them.
+    /// forms are planned once, so that the planner knows them. So are objects whose manifests went away meanwhile: their
+    /// labels were given up.
     fn recalled(&self, mut before: Inventory, now: Timestamp) -> Option<(Plan, Previous)> {
-        if self.memory.revision == 0 {
+        let memory = self.written.as_ref().unwrap_or(&self.memory);
+        if memory.revision == 0 {
             return None;
         }
-        before.facts.applied.revision.get_or_insert(self.memory.revision);
+        before.facts.applied.revision.get_or_insert(memory.revision);
         (before.instances, before.blocks) = (OrdMap::new(), OrdMap::new());
-        for (key, remembered) in &self.memory.objects {
+        for (key, remembered) in &memory.objects {
             let (Some(subject), Some(good)) = (subject_of(key), &remembered.good) else { continue };
             let mut document = self.complete(&subject, good, remembered.created, remembered.generation);
             if let (Some(status), Some(members)) = (&remembered.status, document.as_object_mut()) {

@@ -41,6 +41,8 @@ pub enum Need {
     MutableFields,
     /// A process that starts knows only what statuses tell, not what an object meant before it stopped making sense.
     ForgetfulRestart,
+    /// Whoever plans learns which objects were deleted while nobody planned.
+    RemembersDeleted,
 }
 
 /// One thing that happens, and what must have come of it.

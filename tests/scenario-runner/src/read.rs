@@ -82,6 +82,7 @@ fn told(need: Need) -> &'static str {
         Need::UnvalidatedObjects => "unvalidated-objects",
         Need::MutableFields => "mutable-fields",
         Need::ForgetfulRestart => "forgetful-restart",
+        Need::RemembersDeleted => "remembers-deleted",
     }
 }
 

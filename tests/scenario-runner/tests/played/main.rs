@@ -47,7 +47,10 @@ fn play_all<W: World>(scenarios: &[(PathBuf, Scenario)], world: impl Fn() -> W) 
 
 #[test]
 fn by_the_planner() {
-    play_all(&scenarios(), PlannerWorld::default);
+    let mut scenarios = scenarios();
+    // What was there before is for a shell to keep; the planner alone sees what is there.
+    scenarios.retain(|(_, scenario)| !scenario.needs.contains(&Need::RemembersDeleted));
+    play_all(&scenarios, PlannerWorld::default);
 }
 
 #[test]
