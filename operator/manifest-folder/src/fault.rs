@@ -192,6 +192,11 @@ impl Fault {
         self
     }
 
+    /// The member that it is about: messages begin with it.
+    pub(crate) fn member(&self) -> &str {
+        self.message.split([' ', ':']).next().unwrap_or_default()
+    }
+
     /// What sorts faults: file, place, message.
     pub(crate) fn order(&self) -> (&str, usize, &str) {
         (&self.file, self.place.as_ref().map_or(0, |place| place.offset), &self.message)

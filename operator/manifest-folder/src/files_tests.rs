@@ -89,16 +89,22 @@ fn a_secret_beside_our_documents_is_not_shown() {
 fn an_old_file_that_did_not_change_is_not_read_again() {
     let folder = folder(&[("a.yaml", LAKE), ("b.yaml", LAKE)]);
     let hour_ago = SystemTime::now() - Duration::from_hours(1);
-    let age = |name: &str| {
-        File::options().write(true).open(folder.path().join(name)).unwrap().set_modified(hour_ago).unwrap();
+    // Not old, but not a moment of its own either: what a coarse clock of a file system gives two writes.
+    let just_now = SystemTime::now();
+    let touch = |name: &str, at: SystemTime| {
+        File::options().write(true).open(folder.path().join(name)).unwrap().set_modified(at).unwrap();
     };
-    age("a.yaml");
+    touch("a.yaml", hour_ago);
+    touch("b.yaml", just_now);
     let mut cache = Cache::default();
     let first = Reading::of_path(folder.path(), &mut cache);
     // Same length, same time: only the content would tell, and an old file is not opened for that.
     fs::write(folder.path().join("a.yaml"), LAKE.replace("lake", "cake")).unwrap();
-    age("a.yaml");
-    let young = |text: &str| fs::write(folder.path().join("b.yaml"), text).unwrap();
+    touch("a.yaml", hour_ago);
+    let young = |text: &str| {
+        fs::write(folder.path().join("b.yaml"), text).unwrap();
+        touch("b.yaml", just_now);
+    };
     young(&LAKE.replace("lake", "cake"));
     let second = Reading::of_path(folder.path(), &mut cache);
     let same = |name: &str| {

@@ -200,6 +200,10 @@ fn blocks_are_checked_down_to_each_range() {
     assert!(shown[2].starts_with("a.yaml:6:11: spec.reason"), "{shown:#?}");
     assert_eq!(found[3].1, "a.yaml:7:11: spec.action is \"block\"; it can be Block or Warn");
     assert_eq!(found[3].2, "did you mean `Block`?");
+    check(
+        &block("  versions: [1.5]\n  reason: x\n"),
+        &[(WrongType, "a.yaml:5:14: spec.versions[0] must be text, not a number", "quote it: \"1.5\"")],
+    );
     check(&block("  reason: x\n"), &[(MissingField, "a.yaml:4:1: spec.versions is missing", "")]);
 }
 

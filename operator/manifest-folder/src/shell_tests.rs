@@ -130,8 +130,11 @@ fn a_restart_changes_nothing() {
         instance("aaa", "enabled: true, hostname: lake") + &instance("zzz", "enabled: true, hostname: lake");
     let (seed, first, revision) = {
         let mut shell = opened(&state);
-        // zzz is there first and holds the name, though it comes later in every order.
-        shell.take(&reading(&instance("zzz", "enabled: true, hostname: lake")), NOW);
+        // zzz is younger and comes later in every order, but holds the name.
+        shell.take(&reading(&instance("aaa", "enabled: true")), NOW.plus_seconds(-60));
+        shell.step(NOW.plus_seconds(-60), Facts::default()).unwrap();
+        let zzz = instance("zzz", "enabled: true, hostname: lake");
+        shell.take(&reading(&(instance("aaa", "enabled: true") + &zzz)), NOW);
         shell.step(NOW, Facts::default()).unwrap();
         shell.take(&reading(&both), NOW.plus_seconds(10));
         let plan = shell.step(NOW.plus_seconds(10), Facts::default()).unwrap();

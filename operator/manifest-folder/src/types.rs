@@ -27,10 +27,12 @@ pub(crate) fn all<T: DeserializeOwned + Checked>(
     known: &[Broken],
 ) -> Vec<Fault> {
     let mut document = written.clone();
+    let mut emptied = Vec::new();
     for known in known.iter().filter(|known| !known.vague) {
         take_out(&mut document, places, &known.fault);
+        emptied.push(parent(known.fault.member()).to_owned());
     }
-    repeatedly(written, document, places, |mut value| {
+    repeatedly(written, document, emptied, places, |mut value| {
         // What is wrong with the metadata is told by others, and the type shall not stumble over it.
         value.as_object_mut().map(|members| members.insert("metadata".to_owned(), json!({"name": "any"})));
         match Observed::<T>::read(value) {
@@ -43,7 +45,7 @@ pub(crate) fn all<T: DeserializeOwned + Checked>(
 
 /// Everything that is wrong with an `Installation`, which has no schema of an API server.
 pub(crate) fn installation(document: &Node, places: &Places) -> Vec<Fault> {
-    repeatedly(document, document.clone(), places, |value| {
+    repeatedly(document, document.clone(), Vec::new(), places, |value| {
         let read: Result<Installation, _> = serde_path_to_error::deserialize(&value);
         match read {
             Ok(installation) => check_installation(&installation),
@@ -129,11 +131,11 @@ fn ranges(document: &Node, places: &Places) -> Vec<Fault> {
 fn repeatedly(
     written: &Node,
     mut document: Node,
+    mut emptied: Vec<String>,
     places: &Places,
     read: impl Fn(Value) -> Option<(String, String)>,
 ) -> Vec<Fault> {
     let mut faults: Vec<Fault> = Vec::new();
-    let mut emptied: Vec<String> = Vec::new();
     while let Some((path, problem)) = read(document.to_json()) {
         // What misses a part that was taken out is no mistake of the writer.
         if faults.len() >= MAX_MISTAKES || emptied.contains(&path) || is_in(written, &path, &problem) {

@@ -94,6 +94,24 @@ async fn without_events_polling_finds_it_and_what_is_the_same_is_no_change() {
     until(&mut folder, |reading| reading.incomplete).await;
 }
 
+#[test]
+fn what_stands_at_the_path_is_watched_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("manifests");
+    fs::create_dir(&path).unwrap();
+    let (changed, how) = (Arc::new(Notify::new()), FolderWatch::default());
+    let mut watched =
+        Watched { path: path.clone(), cache: Cache::default(), changed, how, watcher: None, root: None };
+    watched.watch_again();
+    let first = watched.root;
+    fs::rename(&path, dir.path().join("old")).unwrap();
+    watched.watch_again();
+    assert_eq!(watched.root, first, "nothing to watch, so the old watch stays");
+    fs::create_dir(&path).unwrap();
+    watched.watch_again();
+    assert!(watched.root.is_some() && watched.root != first && watched.watcher.is_some());
+}
+
 #[tokio::test]
 async fn another_folder_at_the_same_path_is_seen_and_watched() {
     let dir = tempfile::tempdir().unwrap();
