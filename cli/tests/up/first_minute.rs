@@ -1,6 +1,8 @@
 //! A newcomer's first minute, and the day after.
 
-use crate::support::{Place, Up, fingerprint, is_private, is_unknown, latchkey, page, status, text};
+use crate::support::{
+    Place, Up, fingerprint, instance, is_private, is_unknown, latchkey, page, status, text, visit,
+};
 
 #[test]
 fn a_page_comes_through_under_the_certificate_that_is_printed() {
@@ -163,4 +165,33 @@ fn whoever_watches_asks_the_admin_address() {
     let nobody = latchkey(&["status", "--admin", &admin]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(text(&nobody.stderr).contains(&format!("latchkey up FOLDER --admin {admin}")));
+}
+
+#[test]
+fn a_second_signal_ends_at_once_whoever_still_waits() {
+    let place = Place::new();
+    // An origin that takes its visitors in and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let spec = "  enabled: true\n  hostname: slow\n";
+    let target = silent.local_addr().unwrap().to_string();
+    place.write("slow.yaml", &instance("slow", Some(&target), spec));
+    let mut up = Up::start(&place);
+    up.ready("default/slow");
+    let port = up.port;
+    let visitor = std::thread::spawn(move || visit(port, "slow.localhost").is_err());
+    let (waiting, _) = loop {
+        // The probe of the target connects, too, and leaves.
+        let (stream, address) = silent.accept().unwrap();
+        if stream.peek(&mut [0]).unwrap() > 0 {
+            break (stream, address);
+        }
+    };
+    up.signal();
+    up.complains("draining");
+    let start = std::time::Instant::now();
+    up.signal();
+    assert_eq!(up.ended().code(), Some(1));
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+    drop(waiting);
+    assert!(visitor.join().unwrap(), "the visitor was cut");
 }

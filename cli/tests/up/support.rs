@@ -4,7 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         Arc, Mutex,
         mpsc::{Receiver, RecvTimeoutError, channel},
@@ -179,12 +179,21 @@ impl Up {
 
     /// Told to end, it ends in peace.
     pub fn stop(mut self) {
+        self.signal();
+        let status = self.ended();
+        assert!(status.success(), "{status}: {}", self.stderr());
+    }
+
+    /// Tells it to end.
+    pub fn signal(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    pub fn ended(&mut self) -> ExitStatus {
         let end = Instant::now() + LONG;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                assert!(status.success(), "{status}: {}", self.stderr());
-                return;
+                return status;
             }
             assert!(Instant::now() < end, "it does not end: {}", self.stderr());
             wait_a_little();
@@ -263,7 +272,7 @@ pub fn is_unknown(visited: &Result<Visit, Refused>) -> bool {
 }
 
 /// A page over a new TLS connection, whoever's certificate it is.
-fn visit(port: u16, host: &str) -> Result<Visit, Refused> {
+pub fn visit(port: u16, host: &str) -> Result<Visit, Refused> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
