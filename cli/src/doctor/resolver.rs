@@ -48,9 +48,9 @@ pub struct Addresses {
 pub struct Issuers {
     /// Where the records are.
     pub at: String,
-    /// Values of `issue`, and of others as `tag value`.
+    /// Values of `issue`.
     pub issue: Vec<String>,
-    /// Other tags.
+    /// Other tags, each with its value.
     pub others: Vec<String>,
 }
 
