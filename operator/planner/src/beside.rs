@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 
 use imbl::OrdMap;
-use imbl::ordmap::Iter;
+use imbl::ordmap::RangedIter;
 use imbl::shared_ptr::DefaultSharedPtr;
 use route_table::InstanceId;
 
@@ -11,12 +11,13 @@ use route_table::InstanceId;
 /// search costs many comparisons of texts far apart in memory.
 pub(crate) enum Beside<'a, V> {
     Search(&'a OrdMap<InstanceId, V>),
-    Walk(Peekable<Iter<'a, InstanceId, V, DefaultSharedPtr>>),
+    Walk(Peekable<RangedIter<'a, InstanceId, V, DefaultSharedPtr>>),
 }
 
 impl<'a, V> Beside<'a, V> {
-    pub(crate) fn new(map: &'a OrdMap<InstanceId, V>, ids_are_all: bool) -> Self {
-        if ids_are_all { Self::Walk(map.iter().peekable()) } else { Self::Search(map) }
+    /// For ids from `first` on, all of them.
+    pub(crate) fn from(first: &InstanceId, map: &'a OrdMap<InstanceId, V>) -> Self {
+        Self::Walk(map.range::<_, InstanceId>(first..).peekable())
     }
 
     /// What the map has for an id, which must not come before the one asked for last.

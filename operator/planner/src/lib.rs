@@ -15,6 +15,7 @@ mod claims;
 mod conditions;
 mod custom_domains;
 mod events;
+mod halves;
 mod hostname_status;
 mod installation;
 mod instance;

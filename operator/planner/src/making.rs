@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
-use policy::UnknownVersion;
 use resources::{Observed, RemoteInstance, RemoteInstanceStatus, Timestamp, VersionBlockStatus};
 
 use route_table::{Fingerprint, HostName, InstanceId, Route};
@@ -16,6 +15,7 @@ use crate::claims::{Claimant, Claims, Decision, winner};
 use crate::conditions::AlikeConditions;
 use crate::custom_domains::{Standing, standing};
 use crate::events::{Event, block_event, instance_events};
+use crate::halves::in_halves;
 use crate::instance::{Circumstances, Shares, decide};
 use crate::inventory::{Inventory, Proof, ReleasedLabel};
 use crate::names::{AskedLabel, NameMaker, looks_random};
@@ -106,21 +106,31 @@ impl<'a> Making<'a> {
     }
 
     fn read_all(&mut self) {
+        let objects: Vec<_> = self.inventory.instances.iter().collect();
+        let (inventory, previous, seed_names) = (self.inventory, self.previous, &self.seed_names);
+        let wishes = in_halves(&objects, |part| {
+            let Some((first, _)) = part.first() else { return Vec::new() };
+            let mut before = Beside::from(first, &previous.entries);
+            let read = |(id, object): &(&InstanceId, &Arc<Observed<RemoteInstance>>)| {
+                let before = before.get(id).and_then(|entry| entry.wish.as_deref());
+                Wish::read(&inventory.settings, seed_names, id, object, before).map(Arc::new)
+            };
+            part.iter().map(read).collect()
+        });
         let (mut names, mut keys) = (Vec::new(), Vec::new());
-        let mut before = Beside::new(&self.previous.entries, true);
-        let read = |(id, object): (&InstanceId, &Arc<Observed<RemoteInstance>>)| {
-            let before = before.get(id).and_then(|entry| entry.wish.as_deref());
-            let wish =
-                Wish::read(&self.inventory.settings, &self.seed_names, id, object, before).map(Arc::new);
-            if let Some(wish) = &wish {
-                names.extend(wish.claimed_names().map(|name| (name.clone(), id.clone())));
-                keys.extend(wish.keys.iter().map(|key| (*key, id.clone())));
-            }
-            (id.clone(), wish)
-        };
-        let mut fresh: BTreeMap<_, _> = self.inventory.instances.iter().map(read).collect();
-        let gone = self.previous.entries.keys().filter(|id| !self.inventory.instances.contains_key(*id));
-        fresh.extend(gone.map(|id| (id.clone(), None)));
+        for wish in wishes.iter().flatten() {
+            names.extend(wish.claimed_names().map(|name| (name.clone(), wish.id.clone())));
+            keys.extend(wish.keys.iter().map(|key| (*key, wish.id.clone())));
+        }
+        let ids = inventory.instances.keys().cloned();
+        let mut fresh: BTreeMap<_, _> = ids.zip(wishes).collect();
+        if let Some(first) = inventory.instances.keys().next() {
+            let mut here = Beside::from(first, &inventory.instances);
+            let gone = previous.entries.keys().filter(|id| here.get(id).is_none());
+            fresh.extend(gone.map(|id| (id.clone(), None)));
+        } else {
+            fresh.extend(previous.entries.keys().map(|id| (id.clone(), None)));
+        }
         self.fresh = fresh;
         self.names = Claims::gather(names);
         self.keys = Claims::gather(keys);
@@ -183,8 +193,12 @@ impl<'a> Making<'a> {
                 }
             }
         }
+        let mut entries = match self.fresh.keys().next() {
+            Some(first) if self.scope.objects.is_none() => Beside::from(first, &self.previous.entries),
+            _ => Beside::Search(&self.previous.entries),
+        };
         for (id, wish) in &self.fresh {
-            let Some(entry) = self.previous.entries.get(id) else { continue };
+            let Some(entry) = entries.get(id) else { continue };
             let claimed = wish.as_ref().and_then(|wish| wish.claimed_label());
             // What looks like a random label is the instance's own: nobody can ask for one.
             for label in entry.held_labels().filter(|label| !looks_random(label)) {
@@ -348,19 +362,6 @@ impl<'a> Making<'a> {
 
     /// Decides about every instance that something has changed for.
     pub(crate) fn decide_instances(&mut self) {
-        let settings = Arc::clone(&self.inventory.settings);
-        let (blocks, names) = (Arc::clone(&self.blocks), self.seed_names.clone());
-        let unknown: UnknownVersion = settings.spec.unknown_version;
-        let mut judge = Judge::new(&blocks, unknown);
-        let mut alike = AlikeConditions::default();
-        let given = Circumstances {
-            settings: &settings,
-            names: &names,
-            blocks: &blocks,
-            applied: self.inventory.facts.applied,
-            next_revision: self.previous.revision.saturating_add(1),
-            now: self.now,
-        };
         let recount = self.scope.instances.is_none();
         let wishes: Vec<(InstanceId, Option<Arc<Wish>>)> = match self.scope.instances.take() {
             Some(some) => some.into_iter().map(|id| (id.clone(), self.wish(&id).cloned())).collect(),
@@ -373,31 +374,51 @@ impl<'a> Making<'a> {
                 known.chain(fresh).collect::<BTreeMap<_, _>>().into_iter().collect()
             }
         };
-        let mut reports = Beside::new(&self.inventory.facts.reports, recount);
-        let mut entries = Beside::new(&self.previous.entries, recount);
-        for (id, wish) in wishes {
-            let before = entries.get(&id);
-            let reported = reports.get(&id);
-            let entry = wish.map(|wish| {
-                let shares = self.shares(&wish);
-                decide(
-                    &given,
-                    &mut judge,
-                    &mut alike,
-                    &wish,
-                    shares,
-                    reported,
-                    before.map(|before| &**before),
-                )
-            });
+        let decided = in_halves(&wishes, |part| self.decide_part(part, recount));
+        let blocks = Arc::clone(&self.blocks);
+        for ((id, _), (before, entry)) in wishes.into_iter().zip(decided) {
             if let Some(before) = before.filter(|_| !recount) {
                 before.count(&mut self.tallies, &blocks, -1);
             }
             if let Some(entry) = &entry {
                 entry.count(&mut self.tallies, &blocks, 1);
             }
-            self.enter(id, before.map(|before| &**before), entry);
+            self.enter(id, before, entry);
         }
+    }
+
+    /// Decides about some instances, in the order of their ids: what was decided before, and what now.
+    fn decide_part(
+        &self,
+        part: &[(InstanceId, Option<Arc<Wish>>)],
+        all: bool,
+    ) -> Vec<(Option<&'a Entry>, Option<Entry>)> {
+        let (inventory, previous): (&'a Inventory, &'a Previous) = (self.inventory, self.previous);
+        let Some((first, _)) = part.first() else { return Vec::new() };
+        let (mut reports, mut entries) = if all {
+            (Beside::from(first, &inventory.facts.reports), Beside::from(first, &previous.entries))
+        } else {
+            (Beside::Search(&inventory.facts.reports), Beside::Search(&previous.entries))
+        };
+        let mut judge = Judge::new(&self.blocks, inventory.settings.spec.unknown_version);
+        let mut alike = AlikeConditions::default();
+        let given = Circumstances {
+            settings: &inventory.settings,
+            names: &self.seed_names,
+            blocks: &self.blocks,
+            applied: inventory.facts.applied,
+            next_revision: previous.revision.saturating_add(1),
+            now: self.now,
+        };
+        let decide_one = |(id, wish): &(InstanceId, Option<Arc<Wish>>)| {
+            let before = entries.get(id).map(|before| &**before);
+            let reported = reports.get(id);
+            let entry = wish.as_ref().map(|wish| {
+                decide(&given, &mut judge, &mut alike, wish, self.shares(wish), reported, before)
+            });
+            (before, entry)
+        };
+        part.iter().map(decide_one).collect()
     }
 
     /// Puts what was decided about an instance into the plan.

@@ -40,3 +40,27 @@ fn nothing_is_ready_before_proxies_have_it() {
     assert_eq!(condition(&plan, "homes/lake", "Reconciling").status, Truth::True);
     assert!(plan.published(plan.revision).is_some() && plan.published(plan.revision - 1).is_none());
 }
+
+/// Large plans are worked out by two threads.
+#[test]
+fn a_large_plan_is_what_many_small_ones_make() {
+    let mut at_once = World::new();
+    let mut by_and_by = World::new();
+    by_and_by.block("hole", &json!({"versions": ["<=2021.1.4"], "reason": "traversal"}));
+    at_once.inventory.blocks = by_and_by.inventory.blocks.clone();
+    for at in 0..5_000 {
+        let spec = json!({
+            "enabled": at % 3 != 0, "hostname": format!("house-{}", at - at % 2), "version": format!("202{}.1.4", at % 6),
+            "agentKeys": [format!("{:064x}", at - at % 5)],
+        });
+        by_and_by.instance(&format!("homes/i-{at:05}"), &spec);
+        if at % 1_000 == 0 {
+            by_and_by.plan();
+        }
+    }
+    at_once.inventory.instances = by_and_by.inventory.instances.clone();
+    let (large, small) = (at_once.plan(), by_and_by.plan());
+    assert!(large.routes == small.routes);
+    assert!(large.instances == small.instances);
+    assert!(large.blocks == small.blocks);
+}
