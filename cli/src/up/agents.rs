@@ -131,17 +131,21 @@ impl Agents {
         StateFolder::open(&self.common.folder.join(name)).map_err(|error| error.to_string())
     }
 
-    /// Starts, restarts and ends agents so that those run that are wanted: `wanted` says where an instance is, the
-    /// route what the proxy knows of it. An agent without a tunnel starts anew when its route has changed, so that
-    /// nobody waits for its next attempt, and any agent when its names have.
-    pub async fn keep(&mut self, wanted: BTreeMap<InstanceId, (Wanted, Arc<Route>)>) {
-        let over: Vec<InstanceId> =
-            self.running.keys().filter(|id| !wanted.contains_key(*id)).cloned().collect();
+    /// Ends agents that are wanted no more. To be called before the proxy hears of it, else they ask it why.
+    pub fn retain(&mut self, wanted: impl Fn(&InstanceId) -> bool) {
+        let over: Vec<InstanceId> = self.running.keys().filter(|id| !wanted(id)).cloned().collect();
         for id in over {
             if let Some(running) = self.running.remove(&id) {
                 end(running);
             }
         }
+    }
+
+    /// Starts, restarts and ends agents so that those run that are wanted: `wanted` says where an instance is, the
+    /// route what the proxy knows of it. An agent without a tunnel starts anew when its route has changed, so that
+    /// nobody waits for its next attempt, and any agent when its names have.
+    pub async fn keep(&mut self, wanted: BTreeMap<InstanceId, (Wanted, Arc<Route>)>) {
+        self.retain(|id| wanted.contains_key(id));
         for (id, (wanted, route)) in wanted {
             let keep = self.running.get_mut(&id).is_some_and(|running| {
                 let same = *running.route == *route;

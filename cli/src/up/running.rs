@@ -148,6 +148,12 @@ impl Running {
         let reports = self.seen.reports(&self.heard);
         let plan = self.observer.plan(&reports, self.publisher.applied(), now)?;
         self.tell_events(&plan);
+        let wanted = targets.into_iter().filter_map(|(id, wanted)| {
+            let route = plan.routes.get(&id).filter(|route| route.enabled)?;
+            Some((id, (wanted, route.clone())))
+        });
+        let wanted: BTreeMap<_, _> = wanted.collect();
+        self.agents.retain(|id| wanted.contains_key(id));
         let published = self.publisher.publish(&plan, &self.domain);
         let mut problems = self.observer.problems();
         if let Err(error) = lent {
@@ -172,11 +178,7 @@ impl Running {
         self.heard.retain(&self.live.current());
         self.seen.retain(|id| plan.instances.contains_key(id));
         self.next_run = plan.next_run;
-        let wanted = targets.into_iter().filter_map(|(id, wanted)| {
-            let route = plan.routes.get(&id).filter(|route| route.enabled)?;
-            Some((id, (wanted, route.clone())))
-        });
-        self.agents.keep(wanted.collect::<BTreeMap<_, _>>()).await;
+        self.agents.keep(wanted).await;
         self.show(&plan, problems)
     }
 
