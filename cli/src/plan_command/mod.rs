@@ -30,7 +30,8 @@ Examples:
     latchkey plan -f manifests/ --against /tmp/base/manifests/
 
   The same with versions as they are in the field, for a machine to read:
-    latchkey status -o json | jq '...' > versions.json
+    latchkey status manifests/ -o json |
+      jq '[.instances[] | select(.status.version) | {(.instance): .status.version.effective}] | add' > versions.json
     latchkey plan -f manifests/ --against /tmp/base/manifests/ --versions versions.json -o json
 
   What `latchkey up` would do with an edit:
@@ -38,9 +39,10 @@ Examples:
 
 Exit codes: 0 nothing changes, 2 something does, 1 the manifests are invalid or cannot be read.
 
-What cannot be known beforehand: random names come from an installation's secret seed, and are shown as <random>
-without --state. Custom domains are taken as proven by DNS. Versions are the declared ones, except those of
---versions and, with --state, those reported last.";
+What cannot be known beforehand:
+  Random names come from an installation's secret seed: without --state they are shown as <random>.
+  Custom domains are taken as proven by DNS.
+  Versions are the declared ones, except those of --versions and, with --state, those reported last.";
 
 /// Show what a change of manifests would do, and who would lose access
 #[derive(Debug, Args)]
