@@ -2,9 +2,9 @@
 //! manifest, watches for changes, and makes plans.
 //!
 //! The way of a change: [`ManifestFolder`] sees it; `files` finds and reads what changed; `document` makes trees that
-//! know where each value stands; `manifest` makes objects of them, with `validate` (the schema of the resources) and
-//! `types` (the types of the resources) telling everything that is wrong; [`settle()`] decides which objects are in force;
-//! [`Shell`] completes them with what the state folder knows, and asks the planner.
+//! know where each value stands; `manifest` makes objects of them, with `head` (names, labels), `validate` (the schema
+//! of the resources) and `types` (their types) telling everything that is wrong; [`settle()`] decides which objects are
+//! in force; [`Shell`] completes them with what the state folder knows, and asks the planner.
 //!
 //! ```no_run
 //! use manifest_folder::{Defaults, FolderWatch, ManifestFolder, Shell, StateFolder};
@@ -31,6 +31,7 @@
 mod document;
 mod fault;
 mod files;
+mod head;
 mod manifest;
 mod nearest;
 mod settle;

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::document::{Kind, Node, Places};
 use crate::fault::{Fault, FaultKind};
-use crate::manifest::{BLOCK, is_host_and_port, is_name};
+use crate::head::{is_host_and_port, is_name};
+use crate::manifest::BLOCK;
 use crate::nearest::did_you_mean;
 use crate::validate::{Broken, member, unknown_field};
 
