@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{MAX_ACCEPTED_BLOCKS, MAX_NOTE_LENGTH, MAX_RATE};
-use crate::{Condition, Timestamp, quoted, schema};
+use crate::condition::Conditions;
+use crate::{Timestamp, quoted, schema};
 
 /// What its owner wants.
 // `status` and `printcolumn` are what `kubectl get ri` shows; the wide ones need `-o wide`.
@@ -177,8 +178,8 @@ pub struct RemoteInstanceStatus {
     pub certificate: Option<CertificateStatus>,
     /// What is known of it.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub conditions: Vec<Condition>,
+    #[serde(skip_serializing_if = "Conditions::is_empty")]
+    pub conditions: Conditions,
 }
 
 /// A name and what became of it.
