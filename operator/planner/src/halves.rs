@@ -24,9 +24,32 @@ pub(crate) fn in_halves<T: Sync, R: Send>(all: &[T], work: impl Fn(&[T]) -> Vec<
     })
 }
 
+/// Does two pieces of work at once where there is `much` to do, else one after the other.
+pub(crate) fn both<A: Send, B>(
+    much: usize,
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    if much < ENOUGH {
+        return (one(), other());
+    }
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        (one.join().unwrap_or_else(|panic| resume_unwind(panic)), other)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_results_are_there_however_much_there_is() {
+        for much in [0, ENOUGH] {
+            assert_eq!(both(much, || 1, || "two"), (1, "two"));
+        }
+    }
 
     #[test]
     fn results_are_in_order_however_long_the_list() {

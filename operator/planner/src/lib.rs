@@ -7,7 +7,8 @@
 //! The way of a plan, with the module that holds the rules: `scope` (what has to be looked at again), `wish` (what an
 //! object asks for, `names` and `installation` with it), `claims` and `custom_domains` (who gets what only one can
 //! have), `blocks` (what is said of a version), `instance` (the decision about one), `route`, `hostname_status`,
-//! `tunnel_status`, `conditions`, `status` and `events` (how it is told). `making` takes the steps in order.
+//! `tunnel_status`, `conditions`, `status` and `events` (how it is told). `making` takes the steps in order,
+//! `sharing` those about names and keys.
 
 mod beside;
 mod blocks;
@@ -27,6 +28,7 @@ mod plan;
 mod previous;
 mod route;
 mod scope;
+mod sharing;
 mod status;
 #[cfg(test)]
 mod testing;

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use resources::{Observed, RemoteInstance, RemoteInstanceStatus, Timestamp, VersionBlockStatus};
 
@@ -11,39 +10,35 @@ use route_table::{Fingerprint, HostName, InstanceId, Route};
 
 use crate::beside::Beside;
 use crate::blocks::{Blocks, Judge, Tally};
-use crate::claims::{Claimant, Claims, Decision, winner};
+use crate::claims::Claims;
 use crate::conditions::AlikeConditions;
-use crate::custom_domains::{Standing, standing};
 use crate::events::{Event, block_event, instance_events};
-use crate::halves::in_halves;
-use crate::instance::{Circumstances, Shares, decide};
-use crate::inventory::{Inventory, Proof, ReleasedLabel};
-use crate::names::{AskedLabel, NameMaker, looks_random};
-use crate::outcome::{DomainIs, DomainOutcome, LabelOutcome};
+use crate::halves::{both, in_halves};
+use crate::instance::{Circumstances, decide};
+use crate::inventory::{Inventory, ReleasedLabel};
+use crate::names::NameMaker;
 use crate::plan::Plan;
-use crate::previous::{Entry, Previous, WorkedOut, label_of};
-use crate::scope::{Scope, key};
+use crate::previous::{Entry, Previous, WorkedOut};
+use crate::scope::Scope;
 use crate::status::block_status;
 use crate::wish::Wish;
 
-const SECONDS_A_DAY: i64 = 86_400;
-
 /// A plan in the making.
 pub(crate) struct Making<'a> {
-    inventory: &'a Inventory,
-    previous: &'a Previous,
-    now: Timestamp,
+    pub(crate) inventory: &'a Inventory,
+    pub(crate) previous: &'a Previous,
+    pub(crate) now: Timestamp,
     seed_names: NameMaker,
     blocks: Arc<Blocks>,
-    scope: Scope,
+    pub(crate) scope: Scope,
     /// What objects that were read again ask for; `None` for those that are gone or not ours.
-    fresh: BTreeMap<InstanceId, Option<Arc<Wish>>>,
-    names: Claims<HostName>,
-    keys: Claims<Fingerprint>,
-    touched_names: BTreeSet<HostName>,
-    touched_keys: BTreeSet<Fingerprint>,
-    released: OrdMap<String, ReleasedLabel>,
-    entries: OrdMap<InstanceId, Arc<Entry>>,
+    pub(crate) fresh: BTreeMap<InstanceId, Option<Arc<Wish>>>,
+    pub(crate) names: Claims<HostName>,
+    pub(crate) keys: Claims<Fingerprint>,
+    pub(crate) touched_names: BTreeSet<HostName>,
+    pub(crate) touched_keys: BTreeSet<Fingerprint>,
+    pub(crate) released: OrdMap<String, ReleasedLabel>,
+    pub(crate) entries: OrdMap<InstanceId, Arc<Entry>>,
     routes: OrdMap<InstanceId, Arc<Route>>,
     instances: OrdMap<InstanceId, Arc<RemoteInstanceStatus>>,
     tallies: Vec<Tally>,
@@ -117,11 +112,19 @@ impl<'a> Making<'a> {
             };
             part.iter().map(read).collect()
         });
-        let (mut names, mut keys) = (Vec::new(), Vec::new());
-        for wish in wishes.iter().flatten() {
-            names.extend(wish.claimed_names().map(|name| (name.clone(), wish.id.clone())));
-            keys.extend(wish.keys.iter().map(|key| (*key, wish.id.clone())));
-        }
+        let names = || {
+            let names = wishes
+                .iter()
+                .flatten()
+                .flat_map(|wish| wish.claimed_names().map(|name| (name.clone(), wish.id.clone())));
+            Claims::gather(names.collect())
+        };
+        let keys = || {
+            let keys = wishes.iter().flatten();
+            let keys = keys.flat_map(|wish| wish.keys.iter().map(|key| (*key, wish.id.clone())));
+            Claims::gather(keys.collect())
+        };
+        (self.names, self.keys) = both(objects.len(), names, keys);
         let ids = inventory.instances.keys().cloned();
         let mut fresh: BTreeMap<_, _> = ids.zip(wishes).collect();
         if let Some(first) = inventory.instances.keys().next() {
@@ -132,8 +135,6 @@ impl<'a> Making<'a> {
             fresh.extend(previous.entries.keys().map(|id| (id.clone(), None)));
         }
         self.fresh = fresh;
-        self.names = Claims::gather(names);
-        self.keys = Claims::gather(keys);
         self.touched_names = self.names.contested().into_iter().collect();
         self.touched_keys = self.keys.contested().into_iter().collect();
     }
@@ -169,194 +170,10 @@ impl<'a> Making<'a> {
         Wish::read(&self.inventory.settings, &self.seed_names, id, object, before).map(Arc::new)
     }
 
-    fn wish(&self, id: &InstanceId) -> Option<&Arc<Wish>> {
+    pub(crate) fn wish(&self, id: &InstanceId) -> Option<&Arc<Wish>> {
         match self.fresh.get(id) {
             Some(fresh) => fresh.as_ref(),
             None => self.previous.entries.get(id)?.wish.as_ref(),
-        }
-    }
-
-    /// Finds labels that were given up, and those whose quarantine is over.
-    ///
-    /// The list is this planner's; what is given with the facts counts as edits of it, since what was planned a moment
-    /// ago may not have come back yet.
-    pub(crate) fn release_labels(&mut self) {
-        let before = &self.previous.released;
-        let mut released = before.clone();
-        for change in self.previous.released_given.diff(&self.inventory.facts.released) {
-            match change {
-                DiffItem::Add(label, entry) | DiffItem::Update { new: (label, entry), .. } => {
-                    released.insert(label.clone(), entry.clone());
-                }
-                DiffItem::Remove(label, _) => {
-                    released.remove(label);
-                }
-            }
-        }
-        let mut entries = match self.fresh.keys().next() {
-            Some(first) if self.scope.objects.is_none() => Beside::from(first, &self.previous.entries),
-            _ => Beside::Search(&self.previous.entries),
-        };
-        for (id, wish) in &self.fresh {
-            let Some(entry) = entries.get(id) else { continue };
-            let claimed = wish.as_ref().and_then(|wish| wish.claimed_label());
-            // What looks like a random label is the instance's own: nobody can ask for one.
-            for label in entry.held_labels().filter(|label| !looks_random(label)) {
-                if claimed.is_none_or(|claimed| label_of(claimed.as_str()) != label) {
-                    released.insert(label.to_owned(), ReleasedLabel { by: id.clone(), at: self.now });
-                }
-            }
-        }
-        let over = |entry: &ReleasedLabel| self.quarantined_until(entry) <= self.now;
-        let ended: Vec<String> =
-            released.iter().filter(|(_, entry)| over(entry)).map(|(label, _)| label.clone()).collect();
-        for label in &ended {
-            released.remove(label);
-        }
-        for change in before.diff(&released) {
-            let label = key(&change);
-            self.touched_names.extend(self.inventory.settings.spec.domain.with_label(label).ok());
-        }
-        self.released = released;
-    }
-
-    fn quarantined_until(&self, entry: &ReleasedLabel) -> Timestamp {
-        let days = i64::from(self.inventory.settings.spec.quarantine_days);
-        entry.at.plus_seconds(days.saturating_mul(SECONDS_A_DAY))
-    }
-
-    /// Decides about contested names and keys, and finds out whom that concerns.
-    pub(crate) fn settle_claims(&mut self) {
-        let mut concerned = BTreeSet::new();
-        for name in std::mem::take(&mut self.touched_names) {
-            let claimants = self.names.claimants(&name);
-            let decision = self.decide_name(&name, &claimants);
-            // One claimant alone has nothing to remember; it is concerned by what happened to the name.
-            if self.names.decide(&name, decision) || claimants.len() == 1 {
-                concerned.extend(claimants);
-            }
-        }
-        for key in std::mem::take(&mut self.touched_keys) {
-            let claimants = self.keys.claimants(&key);
-            if let Some(decision) = self.decide_key(&key, &claimants)
-                && (self.keys.decide(&key, decision) || claimants.len() == 1)
-            {
-                concerned.extend(claimants);
-            }
-        }
-        if let Some(instances) = &mut self.scope.instances {
-            instances.extend(concerned);
-        }
-    }
-
-    fn claimant<'b>(&'b self, id: &'b InstanceId, holds: impl Fn(&Entry) -> bool) -> Claimant<'b> {
-        let holds = self.previous.entries.get(id).is_some_and(|entry| holds(entry));
-        Claimant { id, holds, created: self.wish(id).and_then(|wish| wish.created()) }
-    }
-
-    /// Who gets a name.
-    ///
-    /// | name | case | decision |
-    /// |---|---|---|
-    /// | label | somebody holds it | by the conflict rule |
-    /// | label | given up, quarantined, the one who had it asks again | that one |
-    /// | label | given up, quarantined, only others ask | nobody until the quarantine ends |
-    /// | label | else | by the conflict rule |
-    /// | domain | nobody has a proof | nobody |
-    /// | domain | some have a proof | by the conflict rule among these |
-    fn decide_name(&self, name: &HostName, claimants: &[InstanceId]) -> Decision {
-        let held = |winner: Option<&InstanceId>| winner.cloned().map_or(Decision::Open, Decision::Held);
-        if !name.is_at_or_below(&self.inventory.settings.spec.domain) {
-            let proven = claimants.iter().filter(|id| self.standing(name, id).serves());
-            return held(winner(proven.map(|id| self.claimant(id, |entry| entry.serves_domain(name)))));
-        }
-        let label = label_of(name.as_str());
-        let holds = |entry: &Entry| entry.held_labels().any(|held| held == label);
-        let all = || claimants.iter().map(|id| self.claimant(id, holds));
-        match self.released.get(label) {
-            Some(entry) if !all().any(|claimant| claimant.holds) => {
-                if claimants.contains(&entry.by) {
-                    Decision::Held(entry.by.clone())
-                } else {
-                    Decision::Quarantined { by: entry.by.clone(), until: self.quarantined_until(entry) }
-                }
-            }
-            Some(_) | None => held(winner(all())),
-        }
-    }
-
-    /// The same where only one asks.
-    fn decide_alone(&self, name: &HostName, id: &InstanceId) -> Decision {
-        let label = name.is_at_or_below(&self.inventory.settings.spec.domain);
-        if label && (self.released.is_empty() || !self.released.contains_key(label_of(name.as_str()))) {
-            Decision::Held(id.clone())
-        } else {
-            self.decide_name(name, std::slice::from_ref(id))
-        }
-    }
-
-    fn decide_key(&self, key: &Fingerprint, claimants: &[InstanceId]) -> Option<Decision> {
-        winner(claimants.iter().map(|id| self.claimant(id, |entry| entry.has_key(key))))
-            .cloned()
-            .map(Decision::Held)
-    }
-
-    fn proof(&self, domain: &HostName, id: &InstanceId) -> Option<&Proof> {
-        self.inventory.facts.proofs.get(&(domain.clone(), id.clone()))
-    }
-
-    fn standing(&self, domain: &HostName, id: &InstanceId) -> Standing {
-        let served = self.previous.entries.get(id).is_some_and(|entry| entry.serves_domain(domain));
-        standing(self.proof(domain, id), served)
-    }
-
-    /// What of its wishes an instance gets.
-    fn shares(&self, wish: &Wish) -> Shares {
-        let id = &wish.id;
-        let decision = |name: &HostName| {
-            let known = self.names.decision(name).cloned();
-            known.unwrap_or_else(|| self.decide_alone(name, id))
-        };
-        let label = wish.label.as_ref().map(|asked| match asked {
-            AskedLabel::Refused { name, why } => {
-                LabelOutcome::Refused { name: name.clone(), why: why.clone() }
-            }
-            AskedLabel::Claimed(name) => match decision(name) {
-                Decision::Held(holder) if holder == *id => LabelOutcome::Held(name.clone()),
-                Decision::Held(by) => LabelOutcome::Taken { name: name.clone(), by },
-                Decision::Quarantined { by, until } => {
-                    LabelOutcome::Quarantined { name: name.clone(), by, until }
-                }
-                Decision::Open => {
-                    LabelOutcome::Refused { name: name.to_string(), why: "nobody has it".to_owned() }
-                }
-            },
-        });
-        let domains = wish.domains.iter().map(|asked| {
-            let is = if asked.ours {
-                DomainIs::Refused
-            } else {
-                match decision(&asked.name) {
-                    Decision::Held(holder) if holder != *id => DomainIs::Taken(holder),
-                    _ => DomainIs::Ours(self.standing(&asked.name, id)),
-                }
-            };
-            let proof = self.proof(&asked.name, id);
-            DomainOutcome {
-                name: asked.name.clone(),
-                is,
-                missing_since: proof.and_then(|proof| proof.missing_since),
-                trouble: proof.and_then(|proof| proof.trouble.clone()),
-            }
-        });
-        let foreign = |key: &Fingerprint| match self.keys.decision(key) {
-            Some(Decision::Held(holder)) if holder != id => Some((*key, holder.clone())),
-            _ => None,
-        };
-        Shares {
-            label,
-            domains: domains.collect(),
-            foreign_keys: wish.keys.iter().filter_map(foreign).collect(),
         }
     }
 
@@ -375,16 +192,23 @@ impl<'a> Making<'a> {
             }
         };
         let decided = in_halves(&wishes, |part| self.decide_part(part, recount));
-        let blocks = Arc::clone(&self.blocks);
-        for ((id, _), (before, entry)) in wishes.into_iter().zip(decided) {
-            if let Some(before) = before.filter(|_| !recount) {
-                before.count(&mut self.tallies, &blocks, -1);
-            }
-            if let Some(entry) = &entry {
-                entry.count(&mut self.tallies, &blocks, 1);
-            }
-            self.enter(id, before, entry);
-        }
+        let decided: Vec<Decided<'_>> = wishes
+            .into_iter()
+            .zip(decided)
+            .map(|((id, _), (before, entry))| Decided { id, before, entry: entry.map(Arc::new) })
+            .collect();
+        let (entries, routes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.routes));
+        let (put, ()) = both(
+            decided.len(),
+            || put_routes(entries, routes, &decided),
+            || {
+                for one in &decided {
+                    self.tell(one, recount);
+                }
+            },
+        );
+        (self.entries, self.routes, self.new_routes) = (put.entries, put.routes, put.new);
+        self.routes_differ = put.differ;
     }
 
     /// Decides about some instances, in the order of their ids: what was decided before, and what now.
@@ -421,60 +245,28 @@ impl<'a> Making<'a> {
         part.iter().map(decide_one).collect()
     }
 
-    /// Puts what was decided about an instance into the plan.
-    fn enter(&mut self, id: InstanceId, before: Option<&Entry>, entry: Option<Entry>) {
-        if let Some(at) = before.and_then(|before| before.look_again) {
-            self.look_again.remove(&(at, id.clone()));
+    /// Puts what is told of an instance into the plan.
+    fn tell(&mut self, decided: &Decided<'_>, recount: bool) {
+        let Decided { id, before, entry } = decided;
+        if let Some(before) = before {
+            if !recount {
+                before.count(&mut self.tallies, &self.blocks, -1);
+            }
+            if let Some(at) = before.look_again {
+                self.look_again.remove(&(at, id.clone()));
+            }
         }
-        let route_before = before.and_then(|before| before.route.as_ref());
         let Some(entry) = entry else {
-            self.routes_differ |= route_before.is_some();
-            self.entries.remove(&id);
-            self.routes.remove(&id);
-            self.instances.remove(&id);
+            self.instances.remove(id);
             return;
         };
+        entry.count(&mut self.tallies, &self.blocks, 1);
         if let Some(at) = entry.look_again {
             self.look_again.insert((at, id.clone()));
         }
-        let same_route = match (route_before, &entry.route) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            (None, None) => true,
-            _ => false,
-        };
-        if !same_route {
-            self.routes_differ = true;
-            match &entry.route {
-                Some(route) => {
-                    self.new_routes.push(id.clone());
-                    self.routes.insert(id.clone(), Arc::clone(route));
-                }
-                None => {
-                    self.routes.remove(&id);
-                }
-            }
-        }
         if before.is_none_or(|before| !Arc::ptr_eq(&before.status, &entry.status)) {
-            self.events.extend(instance_events(&id, before.map(|before| &*before.status), &entry.status));
+            self.events.extend(instance_events(id, before.map(|before| &*before.status), &entry.status));
             self.instances.insert(id.clone(), Arc::clone(&entry.status));
-        }
-        self.entries.insert(id, Arc::new(entry));
-    }
-
-    /// Drops released labels that somebody has again.
-    fn keep_released(&mut self) {
-        let domain = &self.inventory.settings.spec.domain;
-        let held = |label: &String| {
-            let Ok(name) = domain.with_label(label) else { return false };
-            let claimants = self.names.claimants(&name);
-            claimants.iter().filter_map(|id| self.entries.get(id)).any(|entry| {
-                let mut labels = entry.held_labels();
-                labels.any(|held| held == label)
-            })
-        };
-        let again: Vec<String> = self.released.keys().filter(|label| held(label)).cloned().collect();
-        for label in again {
-            self.released.remove(&label);
         }
     }
 
@@ -560,4 +352,52 @@ impl<'a> Making<'a> {
         }
         waiting
     }
+}
+
+/// What was decided about an instance before, and now.
+struct Decided<'a> {
+    id: InstanceId,
+    before: Option<&'a Entry>,
+    entry: Option<Arc<Entry>>,
+}
+
+/// Routes and what is behind them, after what was decided was put in.
+struct Put {
+    entries: OrdMap<InstanceId, Arc<Entry>>,
+    routes: OrdMap<InstanceId, Arc<Route>>,
+    /// Who has another route than before.
+    new: Vec<InstanceId>,
+    /// Is any route another one, or gone?
+    differ: bool,
+}
+
+fn put_routes(
+    entries: OrdMap<InstanceId, Arc<Entry>>,
+    routes: OrdMap<InstanceId, Arc<Route>>,
+    decided: &[Decided<'_>],
+) -> Put {
+    let mut put = Put { entries, routes, new: Vec::new(), differ: false };
+    for Decided { id, before, entry } in decided {
+        let before = before.and_then(|before| before.route.as_ref());
+        let now = entry.as_ref().and_then(|entry| entry.route.as_ref());
+        let same = match (before, now) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            put.differ = true;
+            if let Some(route) = now {
+                put.new.push(id.clone());
+                put.routes.insert(id.clone(), Arc::clone(route));
+            } else {
+                put.routes.remove(id);
+            }
+        }
+        match entry {
+            Some(entry) => put.entries.insert(id.clone(), Arc::clone(entry)),
+            None => put.entries.remove(id),
+        };
+    }
+    put
 }
