@@ -24,9 +24,6 @@ use resources::{Observed, RemoteInstance, VersionBlock};
 use route_table::{Fingerprint, InstanceId};
 use serde_json::json;
 
-#[global_allocator]
-static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
-
 const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 const MOST: usize = 100_000;
 const BLOCKS: usize = 200;

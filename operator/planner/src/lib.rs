@@ -16,6 +16,7 @@ mod claims;
 mod conditions;
 mod custom_domains;
 mod events;
+mod fresh;
 mod halves;
 mod hostname_status;
 mod installation;

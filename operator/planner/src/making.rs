@@ -13,6 +13,7 @@ use crate::blocks::{Blocks, Judge, Tally};
 use crate::claims::Claims;
 use crate::conditions::AlikeConditions;
 use crate::events::{Event, block_event, instance_events};
+use crate::fresh::Fresh;
 use crate::halves::{both, in_halves};
 use crate::instance::{Circumstances, decide};
 use crate::inventory::{Inventory, ReleasedLabel};
@@ -31,8 +32,7 @@ pub(crate) struct Making<'a> {
     seed_names: NameMaker,
     blocks: Arc<Blocks>,
     pub(crate) scope: Scope,
-    /// What objects that were read again ask for; `None` for those that are gone or not ours.
-    pub(crate) fresh: BTreeMap<InstanceId, Option<Arc<Wish>>>,
+    pub(crate) fresh: Fresh,
     pub(crate) names: Claims<HostName>,
     pub(crate) keys: Claims<Fingerprint>,
     pub(crate) touched_names: BTreeSet<HostName>,
@@ -78,7 +78,7 @@ impl<'a> Making<'a> {
             routes: previous.routes.clone(),
             instances: previous.instances.clone(),
             touched_names: std::mem::take(&mut scope.names),
-            fresh: BTreeMap::new(),
+            fresh: Fresh::default(),
             touched_keys: BTreeSet::new(),
             released: OrdMap::new(),
             new_routes: Vec::new(),
@@ -126,7 +126,7 @@ impl<'a> Making<'a> {
         };
         (self.names, self.keys) = both(objects.len(), names, keys);
         let ids = inventory.instances.keys().cloned();
-        let mut fresh: BTreeMap<_, _> = ids.zip(wishes).collect();
+        let mut fresh: Vec<_> = ids.zip(wishes).collect();
         if let Some(first) = inventory.instances.keys().next() {
             let mut here = Beside::from(first, &inventory.instances);
             let gone = previous.entries.keys().filter(|id| here.get(id).is_none());
@@ -134,7 +134,7 @@ impl<'a> Making<'a> {
         } else {
             fresh.extend(previous.entries.keys().map(|id| (id.clone(), None)));
         }
-        self.fresh = fresh;
+        self.fresh = Fresh::of(fresh);
         self.touched_names = self.names.contested().into_iter().collect();
         self.touched_keys = self.keys.contested().into_iter().collect();
     }
@@ -182,12 +182,10 @@ impl<'a> Making<'a> {
         let recount = self.scope.instances.is_none();
         let wishes: Vec<(InstanceId, Option<Arc<Wish>>)> = match self.scope.instances.take() {
             Some(some) => some.into_iter().map(|id| (id.clone(), self.wish(&id).cloned())).collect(),
-            None if self.scope.objects.is_none() => {
-                self.fresh.iter().map(|(id, wish)| (id.clone(), wish.clone())).collect()
-            }
+            None if self.scope.objects.is_none() => self.fresh.all().to_vec(),
             None => {
                 let known = self.previous.entries.iter().map(|(id, entry)| (id.clone(), entry.wish.clone()));
-                let fresh = self.fresh.iter().map(|(id, wish)| (id.clone(), wish.clone()));
+                let fresh = self.fresh.all().iter().cloned();
                 known.chain(fresh).collect::<BTreeMap<_, _>>().into_iter().collect()
             }
         };

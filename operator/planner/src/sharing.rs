@@ -38,11 +38,11 @@ impl Making<'_> {
                 }
             }
         }
-        let mut entries = match self.fresh.keys().next() {
-            Some(first) if self.scope.objects.is_none() => Beside::from(first, &self.previous.entries),
+        let mut entries = match self.fresh.all().first() {
+            Some((first, _)) if self.scope.objects.is_none() => Beside::from(first, &self.previous.entries),
             _ => Beside::Search(&self.previous.entries),
         };
-        for (id, wish) in &self.fresh {
+        for (id, wish) in self.fresh.all() {
             let Some(entry) = entries.get(id) else { continue };
             let claimed = wish.as_ref().and_then(|wish| wish.claimed_label());
             // What looks like a random label is the instance's own: nobody can ask for one.
