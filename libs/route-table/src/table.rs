@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 
 use crate::MAX_ROUTES;
 use crate::agent_key::Fingerprint;
@@ -53,6 +53,54 @@ impl RouteTable {
         }
         table.routes.shrink_to_fit();
         Ok(table)
+    }
+
+    /// This table with some routes new or different, and some gone. Costs a copy of the indexes; the routes themselves are
+    /// shared. Ids in `removed` that are not there are passed over.
+    pub fn changed(
+        &self,
+        revision: u64,
+        domain: Option<HostName>,
+        changed: impl IntoIterator<Item = Arc<Route>>,
+        removed: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Self, TableError> {
+        let changed: Vec<_> = changed.into_iter().collect();
+        if domain != self.domain {
+            // Every name has to be held against the new session host.
+            let mut routes: HashMap<_, _> =
+                self.routes.iter().map(|route| (route.id.clone(), Arc::clone(route))).collect();
+            removed.into_iter().for_each(|id| drop(routes.remove(id.as_ref())));
+            routes.extend(changed.into_iter().map(|route| (route.id.clone(), route)));
+            return Self::from_shared(revision, domain, routes.into_values());
+        }
+        let session_host = domain.as_ref().and_then(|domain| domain.with_label(SESSION_LABEL).ok());
+        let mut next = self.clone();
+        next.revision = revision;
+        // Everything old goes first: a name may move from one route to another.
+        let mut gone: HashSet<InstanceId> = HashSet::new();
+        for id in removed {
+            gone.extend(next.forget(id.as_ref()));
+        }
+        for route in &changed {
+            gone.extend(next.forget(route.id.as_str()));
+        }
+        next.routes.retain(|route| !gone.contains(&route.id));
+        for route in changed {
+            next.add(route, session_host.as_ref())?;
+        }
+        Ok(next)
+    }
+
+    /// Takes a route out of the indexes; it stays in the list.
+    fn forget(&mut self, id: &str) -> Option<InstanceId> {
+        let route = self.by_id.remove(id)?;
+        for hostname in &route.hostnames {
+            self.by_host.remove(hostname);
+        }
+        for key in &route.agent_keys {
+            self.by_agent_key.remove(&key.fingerprint);
+        }
+        Some(route.id.clone())
     }
 
     fn add(&mut self, route: Arc<Route>, session_host: Option<&HostName>) -> Result<(), TableError> {
@@ -183,6 +231,40 @@ mod tests {
         let error = table([route("homes/lake", &["connect.ui.example.com"], &[])]).unwrap_err().to_string();
         assert!(error.contains("homes/lake") && error.contains("get their sessions"), "{error}");
         assert!(table([route("homes/lake", &["connect.example.com"], &[])]).is_ok());
+    }
+
+    #[test]
+    fn a_changed_table_is_what_its_routes_would_give() {
+        let first = table([
+            route("homes/lake", &["lake.ui.example.com"], &[1]),
+            route("homes/hill", &["hill.ui.example.com"], &[2]),
+            route("homes/mill", &["mill.ui.example.com"], &[3]),
+        ])
+        .unwrap();
+        // The hill's name and key move to the lake, the mill goes, a farm comes.
+        let lake = Arc::new(route("homes/lake", &["hill.ui.example.com"], &[2]));
+        let hill = Arc::new(route("homes/hill", &["new.ui.example.com"], &[4]));
+        let farm = Arc::new(route("farms/one", &["farm.ui.example.com"], &[]));
+        let next = first
+            .changed(8, first.domain.clone(), [lake, hill, farm], ["homes/mill", "homes/never"])
+            .unwrap();
+        let found = |host: &str| next.by_host(host).map(|route| route.id.to_string());
+        assert_eq!(found("hill.ui.example.com").as_deref(), Some("homes/lake"));
+        assert_eq!(found("new.ui.example.com").as_deref(), Some("homes/hill"));
+        assert_eq!(found("farm.ui.example.com").as_deref(), Some("farms/one"));
+        assert_eq!((found("lake.ui.example.com"), found("mill.ui.example.com")), (None, None));
+        let key =
+            |byte| next.by_agent_key(&Fingerprint::from_bytes([byte; 32])).map(|route| route.id.to_string());
+        assert_eq!((key(1), key(3)), (None, None));
+        assert_eq!((key(2).as_deref(), key(4).as_deref()), (Some("homes/lake"), Some("homes/hill")));
+        assert_eq!((next.revision, next.routes().len(), next.by_id("homes/mill")), (8, 3, None));
+        assert_eq!(first.routes().len(), 3, "the table before stays as it was");
+        let moved = next.changed(9, Some("farm.ui.example.com".parse().unwrap()), [], [""; 0]).unwrap();
+        assert_eq!(moved.routes().len(), 3);
+        let taken = Arc::new(route("homes/x", &["farm.ui.example.com"], &[]));
+        assert!(next.changed(9, next.domain.clone(), [taken], [""; 0]).is_err());
+        let reserved = Arc::new(route("homes/x", &["connect.ui.example.com"], &[]));
+        assert!(next.changed(9, next.domain.clone(), [reserved], [""; 0]).is_err());
     }
 
     #[test]

@@ -1,0 +1,223 @@
+//! Whatever changes, a proxy that read every update has the operator's table.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use operator_link::{Position, Read, ReadError, UpdateReader, UpdateWriter, wire};
+use policy::{BlockAction, ReportedVersion, UnknownVersion, VersionBlock, VersionRange, VersionScheme};
+use proptest::prelude::*;
+use prost::Message as _;
+use route_table::{AgentKey, Fingerprint, HostName, InstanceId, Route, RouteTable};
+
+type Routes = BTreeMap<InstanceId, Arc<Route>>;
+
+fn domain() -> HostName {
+    "ui.example.com".parse().unwrap()
+}
+
+fn block(name: &str, action: BlockAction) -> VersionBlock {
+    VersionBlock {
+        name: name.into(),
+        ranges: vec![VersionRange::parse("<=2021.1.4", VersionScheme::Calendar).unwrap()],
+        reason: "Directory traversal".to_owned(),
+        more_info: Some("https://www.example.com/advisory".to_owned()),
+        action,
+    }
+}
+
+fn route(at: u8, look: u8, lists: &[Arc<[VersionBlock]>]) -> Arc<Route> {
+    let mut route = Route::new(format!("homes/house-{at}").parse().unwrap());
+    route.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
+    route.generation = u64::from(look) + 1;
+    route.enabled = look % 5 != 0;
+    route.declared_version = ReportedVersion::read("2026.11.1", VersionScheme::Calendar);
+    route.unknown_version = if look % 2 == 0 { UnknownVersion::Allow } else { UnknownVersion::Block };
+    route.blocks = lists.get(usize::from(look) % lists.len()).cloned().unwrap();
+    route.accepted_blocks = vec![format!("block-{look}")];
+    route.allow_networks = vec!["192.0.2.0/24".parse().unwrap()];
+    route.deny_networks = vec!["2001:db8::/32".parse().unwrap()];
+    route.limits.max_connections = u32::from(look) + 1;
+    route.tunnels = u32::from(look % 3) + 1;
+    route.agent_keys = vec![AgentKey { fingerprint: Fingerprint::from_bytes([at; 32]), generation: 1 }];
+    route.park_visitors = look % 3 == 0;
+    route.priority = i32::from(look) - 100;
+    Arc::new(route)
+}
+
+fn routes(state: &BTreeMap<u8, u8>, lists: &[Arc<[VersionBlock]>]) -> Routes {
+    let made = state.iter().map(|(at, look)| route(*at, *look, lists));
+    made.map(|route| (route.id.clone(), route)).collect()
+}
+
+fn lists() -> Vec<Arc<[VersionBlock]>> {
+    vec![
+        Arc::default(),
+        [block("one", BlockAction::Block)].into(),
+        [block("one", BlockAction::Warn), block("two", BlockAction::Block)].into(),
+    ]
+}
+
+/// Over the wire and back: what is not in the message is lost.
+fn carried(part: &wire::Update) -> wire::Update {
+    wire::Update::decode(part.encode_to_vec().as_slice()).unwrap()
+}
+
+fn read_all(
+    reader: &mut UpdateReader,
+    parts: impl IntoIterator<Item = wire::Update>,
+    present: Option<(Position, &RouteTable)>,
+) -> (Position, RouteTable) {
+    for part in parts {
+        if let Read::Table(position, table) = reader.take(carried(&part), present).unwrap() {
+            return (position, table);
+        }
+    }
+    panic!("the last part never came");
+}
+
+fn same(table: &RouteTable, routes: &Routes) -> bool {
+    table.routes().len() == routes.len()
+        && routes.iter().all(|(id, route)| table.by_id(id.as_str()).is_some_and(|found| found == route))
+}
+
+proptest! {
+    #[test]
+    fn a_proxy_follows_every_change(
+        states in proptest::collection::vec(
+            (proptest::collection::btree_map(0_u8..40, 0_u8..20, 0..40), any::<bool>()), 1..8)
+    ) {
+        let lists = lists();
+        let (mut writer, mut reader) = (UpdateWriter::default(), UpdateReader::default());
+        let mut known: Option<(Position, RouteTable)> = None;
+        let mut before = Routes::new();
+        for (revision, (state, anew)) in states.iter().enumerate() {
+            let to = Position { term: 3, revision: revision as u64 + 1 };
+            let now = routes(state, &lists);
+            let present = known.as_ref().map(|(position, table)| (*position, table));
+            let next = match present {
+                Some((from, _)) if !*anew => {
+                    let changed = now.iter().filter(|(id, route)| before.get(*id) != Some(*route));
+                    let changed: Vec<_> = changed.map(|(_, route)| route.clone()).collect();
+                    let removed: Vec<_> = before.keys().filter(|id| !now.contains_key(*id)).cloned().collect();
+                    let parts = writer.change(to, from, &domain(), changed.into_iter(), removed.into_iter());
+                    read_all(&mut reader, parts, present)
+                }
+                _ => read_all(&mut reader, writer.everything(to, &domain(), now.values().cloned()), present),
+            };
+            prop_assert_eq!(next.0, to);
+            prop_assert_eq!(next.1.revision, to.revision);
+            prop_assert!(same(&next.1, &now));
+            known = Some(next);
+            before = now;
+        }
+    }
+}
+
+#[test]
+fn a_large_table_comes_in_parts_and_is_in_force_only_with_the_last() {
+    let lists = lists();
+    let many: Vec<_> = (0..5_000_u32)
+        .map(|at| {
+            let mut one = (*route(1, 1, &lists)).clone();
+            one.id = format!("homes/house-{at:05}").parse().unwrap();
+            one.hostnames = vec![format!("house-{at:05}.ui.example.com").parse().unwrap()];
+            one.agent_keys.clear();
+            Arc::new(one)
+        })
+        .collect();
+    let (mut writer, mut reader) = (UpdateWriter::default(), UpdateReader::default());
+    let to = Position { term: 1, revision: 1 };
+    let parts: Vec<_> = writer.everything(to, &domain(), many.into_iter()).collect();
+    assert!(parts.len() > 2, "{}", parts.len());
+    assert_eq!(
+        parts.iter().map(|part| part.block_lists.len()).sum::<usize>(),
+        1,
+        "a shared list is sent once"
+    );
+    let (last, first) = parts.split_last().unwrap();
+    for part in first {
+        assert!(matches!(reader.take(part.clone(), None).unwrap(), Read::Partly));
+    }
+    let Read::Table(position, table) = reader.take(last.clone(), None).unwrap() else {
+        panic!("not the last")
+    };
+    assert_eq!((position, table.routes().len()), (to, 5_000));
+    let shared = &table.by_id("homes/house-00000").unwrap().blocks;
+    assert!(Arc::ptr_eq(shared, &table.by_id("homes/house-04999").unwrap().blocks));
+}
+
+fn one_part(routes: Vec<Arc<Route>>) -> wire::Update {
+    let to = Position { term: 2, revision: 5 };
+    UpdateWriter::default().everything(to, &domain(), routes.into_iter()).next().unwrap()
+}
+
+#[test]
+fn a_restriction_that_is_not_known_refuses_the_route_and_nothing_else() {
+    let lists = lists();
+    let mut part =
+        one_part(vec![route(1, 1, &lists), route(2, 2, &lists), route(3, 2, &lists), route(4, 3, &lists)]);
+    part.routes[0].must_understand.push("maxBandwidth".to_owned());
+    part.routes[1].unknown_version = 77;
+    // The list of the third is the second's, too.
+    part.block_lists.iter_mut().find(|list| list.blocks.len() == 2).unwrap().blocks[0].action = 9;
+    let table = read_all(&mut UpdateReader::default(), [part], None).1;
+    let refused = |at: u8| table.by_id(&format!("homes/house-{at}")).unwrap().not_understood.clone();
+    assert_eq!(refused(1), ["maxBandwidth"]);
+    assert_eq!(refused(2), ["unknownVersion", "blocks[one].action"]);
+    assert_eq!(refused(3), ["blocks[one].action"]);
+    assert_eq!(refused(4), [""; 0]);
+}
+
+#[test]
+fn a_deposed_leader_cannot_push_and_gaps_are_seen() {
+    let lists = lists();
+    let mut reader = UpdateReader::default();
+    let (position, table) = read_all(&mut reader, [one_part(vec![route(1, 1, &lists)])], None);
+    let present = Some((position, &table));
+    let mut old = one_part(vec![]);
+    old.to = Some(wire::Position { term: 1, revision: 900 });
+    assert!(matches!(reader.take(old, present), Err(ReadError::Backwards { .. })));
+    let mut gap = one_part(vec![]);
+    (gap.from, gap.to) =
+        (Some(wire::Position { term: 2, revision: 4 }), Some(wire::Position { term: 2, revision: 6 }));
+    assert!(matches!(reader.take(gap.clone(), present), Err(ReadError::OtherStart { .. })));
+    assert!(matches!(reader.take(gap, None), Err(ReadError::OtherStart { .. })));
+    let mut open = one_part(vec![]);
+    open.last = false;
+    assert!(matches!(reader.take(open, present), Ok(Read::Partly)));
+    let mut other = one_part(vec![]);
+    other.to = Some(wire::Position { term: 2, revision: 7 });
+    assert!(matches!(reader.take(other, present), Err(ReadError::Mixed { .. })));
+}
+
+#[test]
+fn nonsense_is_named() {
+    let lists = lists();
+    type Spoil = fn(&mut wire::Update);
+    let cases: [(Spoil, &str); 7] = [
+        (|part| part.to = None, "without `to`"),
+        (|part| part.domain = "not a name".to_owned(), "domain"),
+        (|part| part.routes[0].id = "homes".to_owned(), "route homes: id"),
+        (|part| part.routes[0].block_list = 40, "homes/house-1: blockList: 40"),
+        (|part| part.routes[0].tunnels = 0, "homes/house-1: tunnels: is 0"),
+        (|part| part.routes[0].agent_keys[0].fingerprint_sha256.clear(), "agentKeys[0]"),
+        (
+            |part| part.block_lists[0].blocks[0].versions[0] = "<=x y".to_owned(),
+            "(block list 1): blocks[one].versions",
+        ),
+    ];
+    for (spoil, expected) in cases {
+        let mut part = one_part(vec![route(1, 1, &lists)]);
+        spoil(&mut part);
+        let error = UpdateReader::default().take(part, None).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let keys = wire::TokenKeys { keys: vec![vec![171; 32]] };
+    let enrol = wire::Enrol { number: 7, join_token: "lkjoin_secret".to_owned(), public_key_sha256: vec![] };
+    let shown = format!("{keys:?} {enrol:?}");
+    assert!(!shown.contains("171") && !shown.contains("lkjoin") && shown.contains('7'), "{shown}");
+}
