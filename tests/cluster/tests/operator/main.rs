@@ -1,0 +1,19 @@
+//! The operator on a real API server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+use std::process::ExitCode;
+
+use latchkey_cluster_tests::Suite;
+use libtest_mimic::Trial;
+
+fn main() -> ExitCode {
+    let parts: [fn(&Suite) -> Vec<Trial>; 0] = [];
+    Suite::run(|suite| parts.iter().flat_map(|part| part(suite)).collect())
+}
