@@ -233,3 +233,12 @@ pub(crate) struct Tally {
     /// Those of them that have accepted it.
     pub(crate) accepted: i64,
 }
+
+impl Tally {
+    pub(crate) fn add(&mut self, more: Self) {
+        let Self { matched, blocked, accepted } = more;
+        self.matched += matched;
+        self.blocked += blocked;
+        self.accepted += accepted;
+    }
+}

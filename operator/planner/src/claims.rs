@@ -1,10 +1,16 @@
 //! Who gets what only one can have: a label, a custom domain, an agent key.
 
+use std::collections::BTreeSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use foldhash::fast::RandomState;
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, OrdSet};
 use resources::Timestamp;
 use route_table::InstanceId;
+
+use crate::ordered::Ordered;
 
 /// Somebody who wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,14 +56,10 @@ pub(crate) enum Decision {
 /// Who claims what. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Claims<K: Ord> {
-    by_key: OrdMap<K, Claim>,
-}
-
-/// Almost everything is claimed by one; about that nothing needs to be remembered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Claim {
-    One(InstanceId),
-    Several(Arc<Contest>),
+    /// What is claimed by one, which is almost everything. About that nothing needs to be remembered.
+    alone: Ordered<K, InstanceId>,
+    /// What is claimed by several. By hash, since for every claim of every instance it is asked whether it is here.
+    contests: GenericHashMap<K, Arc<Contest>, RandomState, DefaultSharedPtr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,99 +71,93 @@ struct Contest {
 
 impl<K: Ord> Default for Claims<K> {
     fn default() -> Self {
-        Self { by_key: OrdMap::default() }
+        Self { alone: Ordered::default(), contests: GenericHashMap::default() }
     }
 }
 
-impl<K: Ord + Clone> Claims<K> {
+impl<K: Ord + Hash + Clone> Claims<K> {
     /// All claims at once.
     pub(crate) fn gather(claims: Vec<(K, InstanceId)>) -> Self {
         let mut claims = claims;
         claims.sort_unstable();
-        let mut gathered = Self::default();
+        let (mut alone, mut contests) = (Vec::with_capacity(claims.len()), GenericHashMap::default());
         let mut rest = claims.into_iter().peekable();
         while let Some((key, first)) = rest.next() {
             let mut others = OrdSet::new();
             while let Some((_, other)) = rest.next_if(|(next, _)| *next == key) {
                 others.insert(other);
             }
-            let claim = if others.is_empty() {
-                Claim::One(first)
+            if others.is_empty() {
+                alone.push((key, first));
             } else {
                 others.insert(first);
-                Claim::Several(Arc::new(Contest { claimants: others, decision: None }))
-            };
-            gathered.by_key.insert(key, claim);
+                contests.insert(key, Arc::new(Contest { claimants: others, decision: None }));
+            }
         }
-        gathered
+        Self { alone: Ordered::of(alone), contests }
     }
 
     pub(crate) fn add(&mut self, key: &K, id: &InstanceId) {
-        let claim = match self.by_key.get(key) {
-            None => Claim::One(id.clone()),
-            Some(Claim::One(known)) if known == id => return,
-            Some(Claim::One(known)) => {
+        let contest = match (self.contests.get(key), self.alone.get(key)) {
+            (None, None) => return self.alone.insert(key.clone(), id.clone()),
+            (None, Some(known)) if known == id => return,
+            (None, Some(known)) => {
                 let claimants = [known.clone(), id.clone()].into_iter().collect();
-                Claim::Several(Arc::new(Contest { claimants, decision: None }))
+                Contest { claimants, decision: None }
             }
-            Some(Claim::Several(contest)) => {
+            (Some(contest), _) => {
                 let claimants = contest.claimants.update(id.clone());
-                Claim::Several(Arc::new(Contest { claimants, decision: contest.decision.clone() }))
+                Contest { claimants, decision: contest.decision.clone() }
             }
         };
-        self.by_key.insert(key.clone(), claim);
+        self.alone.remove(key);
+        self.contests.insert(key.clone(), Arc::new(contest));
     }
 
     pub(crate) fn remove(&mut self, key: &K, id: &InstanceId) {
-        match self.by_key.get(key) {
-            Some(Claim::One(known)) if known == id => {
-                self.by_key.remove(key);
+        let Some(contest) = self.contests.get(key) else {
+            if self.alone.get(key) == Some(id) {
+                self.alone.remove(key);
             }
-            Some(Claim::Several(contest)) => {
-                let claimants = contest.claimants.without(id);
-                let claim = match (claimants.len(), claimants.get_min()) {
-                    (1, Some(last)) => Claim::One(last.clone()),
-                    _ => Claim::Several(Arc::new(Contest { claimants, decision: contest.decision.clone() })),
-                };
-                self.by_key.insert(key.clone(), claim);
-            }
-            Some(Claim::One(_)) | None => {}
+            return;
+        };
+        let claimants = contest.claimants.without(id);
+        if let (1, Some(last)) = (claimants.len(), claimants.get_min()) {
+            self.contests.remove(key);
+            self.alone.insert(key.clone(), last.clone());
+        } else {
+            let contest = Contest { claimants, decision: contest.decision.clone() };
+            self.contests.insert(key.clone(), Arc::new(contest));
         }
     }
 
     /// Everybody who claims it, in the order of their ids.
     pub(crate) fn claimants(&self, key: &K) -> Vec<InstanceId> {
-        match self.by_key.get(key) {
-            None => Vec::new(),
-            Some(Claim::One(only)) => vec![only.clone()],
-            Some(Claim::Several(contest)) => contest.claimants.iter().cloned().collect(),
+        match self.contests.get(key) {
+            Some(contest) => contest.claimants.iter().cloned().collect(),
+            None => self.alone.get(key).cloned().into_iter().collect(),
         }
     }
 
     /// What was decided, where several claim it.
     pub(crate) fn decision(&self, key: &K) -> Option<&Decision> {
-        match self.by_key.get(key) {
-            Some(Claim::Several(contest)) => contest.decision.as_ref(),
-            Some(Claim::One(_)) | None => None,
-        }
+        self.contests.get(key)?.decision.as_ref()
     }
 
     /// Remembers what was decided where several claim it; says whether that is another decision than before.
     pub(crate) fn decide(&mut self, key: &K, decision: Decision) -> bool {
-        match self.by_key.get(key) {
-            Some(Claim::Several(contest)) if contest.decision.as_ref() != Some(&decision) => {
-                let claimants = contest.claimants.clone();
-                let decided = Claim::Several(Arc::new(Contest { claimants, decision: Some(decision) }));
-                self.by_key.insert(key.clone(), decided);
+        match self.contests.get(key) {
+            Some(contest) if contest.decision.as_ref() != Some(&decision) => {
+                let contest = Contest { claimants: contest.claimants.clone(), decision: Some(decision) };
+                self.contests.insert(key.clone(), Arc::new(contest));
                 true
             }
-            Some(Claim::One(_) | Claim::Several(_)) | None => false,
+            Some(_) | None => false,
         }
     }
 
     /// What several claim.
-    pub(crate) fn contested(&self) -> Vec<K> {
-        let several = |(key, claim): (&K, &Claim)| matches!(claim, Claim::Several(_)).then(|| key.clone());
-        self.by_key.iter().filter_map(several).collect()
+    pub(crate) fn contested(&self) -> BTreeSet<K> {
+        self.contests.keys().cloned().collect()
     }
 }

@@ -6,14 +6,16 @@ use route_table::InstanceId;
 
 use crate::wish::Wish;
 
-/// Instances whose objects were read again, in the order of their ids, with what they ask for; `None` for those that are
-/// gone or not ours. A sorted list, since almost always it is filled in order, and once.
+/// An instance and what it asks for; `None` where it is gone or not ours.
+pub(crate) type Wished = (InstanceId, Option<Arc<Wish>>);
+
+/// Instances whose objects were read again, in the order of their ids. A sorted list, since almost always it is filled in order, and once.
 #[derive(Debug, Default)]
-pub(crate) struct Fresh(Vec<(InstanceId, Option<Arc<Wish>>)>);
+pub(crate) struct Fresh(Vec<Wished>);
 
 impl Fresh {
     /// A list of different ids.
-    pub(crate) fn of(mut all: Vec<(InstanceId, Option<Arc<Wish>>)>) -> Self {
+    pub(crate) fn of(mut all: Vec<Wished>) -> Self {
         // Costs a look at each where they are in order already.
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         Self(all)
@@ -35,7 +37,7 @@ impl Fresh {
         Some(wish)
     }
 
-    pub(crate) fn all(&self) -> &[(InstanceId, Option<Arc<Wish>>)] {
+    pub(crate) fn all(&self) -> &[Wished] {
         &self.0
     }
 

@@ -8,13 +8,14 @@
 //! object asks for, `names` and `installation` with it), `claims` and `custom_domains` (who gets what only one can
 //! have), `blocks` (what is said of a version), `instance` (the decision about one), `route`, `hostname_status`,
 //! `tunnel_status`, `conditions`, `status` and `events` (how it is told). `making` takes the steps in order,
-//! `sharing` those about names and keys.
+//! `sharing` those about names and keys, `deciding` the one about instances.
 
 mod beside;
 mod blocks;
 mod claims;
 mod conditions;
 mod custom_domains;
+mod deciding;
 mod events;
 mod fresh;
 mod halves;
@@ -24,6 +25,7 @@ mod instance;
 mod inventory;
 mod making;
 mod names;
+mod ordered;
 mod outcome;
 mod plan;
 mod previous;
@@ -43,6 +45,7 @@ pub use inventory::{
     Tunnel,
 };
 pub use names::{random_label, verification_name, verification_value};
+pub use ordered::Ordered;
 pub use plan::{Plan, Published, plan};
 pub use previous::Previous;
 pub use resources::Timestamp;

@@ -9,15 +9,14 @@ use resources::{Observed, RemoteInstance, RemoteInstanceStatus, Timestamp, Versi
 use route_table::{Fingerprint, HostName, InstanceId, Route};
 
 use crate::beside::Beside;
-use crate::blocks::{Blocks, Judge, Tally};
+use crate::blocks::{Blocks, Tally};
 use crate::claims::Claims;
-use crate::conditions::AlikeConditions;
-use crate::events::{Event, block_event, instance_events};
-use crate::fresh::Fresh;
+use crate::events::{Event, block_event};
+use crate::fresh::{Fresh, Wished};
 use crate::halves::{both, in_halves};
-use crate::instance::{Circumstances, decide};
 use crate::inventory::{Inventory, ReleasedLabel};
 use crate::names::NameMaker;
+use crate::ordered::Ordered;
 use crate::plan::Plan;
 use crate::previous::{Entry, Previous, WorkedOut};
 use crate::scope::Scope;
@@ -29,8 +28,8 @@ pub(crate) struct Making<'a> {
     pub(crate) inventory: &'a Inventory,
     pub(crate) previous: &'a Previous,
     pub(crate) now: Timestamp,
-    seed_names: NameMaker,
-    blocks: Arc<Blocks>,
+    pub(crate) seed_names: NameMaker,
+    pub(crate) blocks: Arc<Blocks>,
     pub(crate) scope: Scope,
     pub(crate) fresh: Fresh,
     pub(crate) names: Claims<HostName>,
@@ -38,14 +37,16 @@ pub(crate) struct Making<'a> {
     pub(crate) touched_names: BTreeSet<HostName>,
     pub(crate) touched_keys: BTreeSet<Fingerprint>,
     pub(crate) released: OrdMap<String, ReleasedLabel>,
-    pub(crate) entries: OrdMap<InstanceId, Arc<Entry>>,
-    routes: OrdMap<InstanceId, Arc<Route>>,
-    instances: OrdMap<InstanceId, Arc<RemoteInstanceStatus>>,
-    tallies: Vec<Tally>,
-    look_again: OrdSet<(Timestamp, InstanceId)>,
-    new_routes: Vec<InstanceId>,
-    routes_differ: bool,
-    events: Vec<Event>,
+    pub(crate) entries: Ordered<InstanceId, Arc<Entry>>,
+    pub(crate) routes: Ordered<InstanceId, Arc<Route>>,
+    pub(crate) instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
+    pub(crate) tallies: Vec<Tally>,
+    pub(crate) look_again: OrdSet<(Timestamp, InstanceId)>,
+    /// Whose route not every proxy has, by the revision that brought it: of all, or who got another one.
+    pub(crate) not_applied: BTreeMap<u64, Vec<InstanceId>>,
+    pub(crate) decided_all: bool,
+    pub(crate) routes_differ: bool,
+    pub(crate) events: Vec<Event>,
 }
 
 impl<'a> Making<'a> {
@@ -81,7 +82,8 @@ impl<'a> Making<'a> {
             fresh: Fresh::default(),
             touched_keys: BTreeSet::new(),
             released: OrdMap::new(),
-            new_routes: Vec::new(),
+            not_applied: BTreeMap::new(),
+            decided_all: false,
             routes_differ: false,
             events: Vec::new(),
             inventory,
@@ -103,40 +105,36 @@ impl<'a> Making<'a> {
     fn read_all(&mut self) {
         let objects: Vec<_> = self.inventory.instances.iter().collect();
         let (inventory, previous, seed_names) = (self.inventory, self.previous, &self.seed_names);
-        let wishes = in_halves(&objects, |part| {
-            let Some((first, _)) = part.first() else { return Vec::new() };
-            let mut before = Beside::from(first, &previous.entries);
+        let read = in_halves(&objects, |part| {
+            let mut before = Beside::remembered(&previous.entries, part.first().map(|(first, _)| *first));
             let read = |(id, object): &(&InstanceId, &Arc<Observed<RemoteInstance>>)| {
                 let before = before.get(id).and_then(|entry| entry.wish.as_deref());
-                Wish::read(&inventory.settings, seed_names, id, object, before).map(Arc::new)
+                let wish = Wish::read(&inventory.settings, seed_names, id, object, before).map(Arc::new);
+                ((*id).clone(), wish)
             };
-            part.iter().map(read).collect()
+            part.iter().map(read).collect::<Vec<Wished>>()
         });
+        let mut fresh = Vec::with_capacity(objects.len());
+        for mut part in read {
+            fresh.append(&mut part);
+        }
+        let wishes = || fresh.iter().filter_map(|(_, wish)| wish.as_ref());
         let names = || {
-            let names = wishes
-                .iter()
-                .flatten()
-                .flat_map(|wish| wish.claimed_names().map(|name| (name.clone(), wish.id.clone())));
+            let names =
+                wishes().flat_map(|wish| wish.claimed_names().map(|name| (name.clone(), wish.id.clone())));
             Claims::gather(names.collect())
         };
         let keys = || {
-            let keys = wishes.iter().flatten();
-            let keys = keys.flat_map(|wish| wish.keys.iter().map(|key| (*key, wish.id.clone())));
+            let keys = wishes().flat_map(|wish| wish.keys.iter().map(|key| (*key, wish.id.clone())));
             Claims::gather(keys.collect())
         };
         (self.names, self.keys) = both(objects.len(), names, keys);
-        let ids = inventory.instances.keys().cloned();
-        let mut fresh: Vec<_> = ids.zip(wishes).collect();
-        if let Some(first) = inventory.instances.keys().next() {
-            let mut here = Beside::from(first, &inventory.instances);
-            let gone = previous.entries.keys().filter(|id| here.get(id).is_none());
-            fresh.extend(gone.map(|id| (id.clone(), None)));
-        } else {
-            fresh.extend(previous.entries.keys().map(|id| (id.clone(), None)));
-        }
+        let mut here = Beside::facts(&inventory.instances, objects.first().map(|(first, _)| *first));
+        let gone = previous.entries.keys().filter(|id| here.get(id).is_none());
+        fresh.extend(gone.map(|id| (id.clone(), None)));
         self.fresh = Fresh::of(fresh);
-        self.touched_names = self.names.contested().into_iter().collect();
-        self.touched_keys = self.keys.contested().into_iter().collect();
+        self.touched_names = self.names.contested();
+        self.touched_keys = self.keys.contested();
     }
 
     fn read_again(&mut self, id: &InstanceId) {
@@ -177,97 +175,6 @@ impl<'a> Making<'a> {
         }
     }
 
-    /// Decides about every instance that something has changed for.
-    pub(crate) fn decide_instances(&mut self) {
-        let recount = self.scope.instances.is_none();
-        let wishes: Vec<(InstanceId, Option<Arc<Wish>>)> = match self.scope.instances.take() {
-            Some(some) => some.into_iter().map(|id| (id.clone(), self.wish(&id).cloned())).collect(),
-            None if self.scope.objects.is_none() => self.fresh.all().to_vec(),
-            None => {
-                let known = self.previous.entries.iter().map(|(id, entry)| (id.clone(), entry.wish.clone()));
-                let fresh = self.fresh.all().iter().cloned();
-                known.chain(fresh).collect::<BTreeMap<_, _>>().into_iter().collect()
-            }
-        };
-        let decided = in_halves(&wishes, |part| self.decide_part(part, recount));
-        let decided: Vec<Decided<'_>> = wishes
-            .into_iter()
-            .zip(decided)
-            .map(|((id, _), (before, entry))| Decided { id, before, entry: entry.map(Arc::new) })
-            .collect();
-        let (entries, routes) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.routes));
-        let (put, ()) = both(
-            decided.len(),
-            || put_routes(entries, routes, &decided),
-            || {
-                for one in &decided {
-                    self.tell(one, recount);
-                }
-            },
-        );
-        (self.entries, self.routes, self.new_routes) = (put.entries, put.routes, put.new);
-        self.routes_differ = put.differ;
-    }
-
-    /// Decides about some instances, in the order of their ids: what was decided before, and what now.
-    fn decide_part(
-        &self,
-        part: &[(InstanceId, Option<Arc<Wish>>)],
-        all: bool,
-    ) -> Vec<(Option<&'a Entry>, Option<Entry>)> {
-        let (inventory, previous): (&'a Inventory, &'a Previous) = (self.inventory, self.previous);
-        let Some((first, _)) = part.first() else { return Vec::new() };
-        let (mut reports, mut entries) = if all {
-            (Beside::from(first, &inventory.facts.reports), Beside::from(first, &previous.entries))
-        } else {
-            (Beside::Search(&inventory.facts.reports), Beside::Search(&previous.entries))
-        };
-        let mut judge = Judge::new(&self.blocks, inventory.settings.spec.unknown_version);
-        let mut alike = AlikeConditions::default();
-        let given = Circumstances {
-            settings: &inventory.settings,
-            names: &self.seed_names,
-            blocks: &self.blocks,
-            applied: inventory.facts.applied,
-            next_revision: previous.revision.saturating_add(1),
-            now: self.now,
-        };
-        let decide_one = |(id, wish): &(InstanceId, Option<Arc<Wish>>)| {
-            let before = entries.get(id).map(|before| &**before);
-            let reported = reports.get(id);
-            let entry = wish.as_ref().map(|wish| {
-                decide(&given, &mut judge, &mut alike, wish, self.shares(wish), reported, before)
-            });
-            (before, entry)
-        };
-        part.iter().map(decide_one).collect()
-    }
-
-    /// Puts what is told of an instance into the plan.
-    fn tell(&mut self, decided: &Decided<'_>, recount: bool) {
-        let Decided { id, before, entry } = decided;
-        if let Some(before) = before {
-            if !recount {
-                before.count(&mut self.tallies, &self.blocks, -1);
-            }
-            if let Some(at) = before.look_again {
-                self.look_again.remove(&(at, id.clone()));
-            }
-        }
-        let Some(entry) = entry else {
-            self.instances.remove(id);
-            return;
-        };
-        entry.count(&mut self.tallies, &self.blocks, 1);
-        if let Some(at) = entry.look_again {
-            self.look_again.insert((at, id.clone()));
-        }
-        if before.is_none_or(|before| !Arc::ptr_eq(&before.status, &entry.status)) {
-            self.events.extend(instance_events(id, before.map(|before| &*before.status), &entry.status));
-            self.instances.insert(id.clone(), Arc::clone(&entry.status));
-        }
-    }
-
     /// The plan, and what the next one may use.
     pub(crate) fn finish(mut self) -> (Plan, Previous) {
         self.keep_released();
@@ -277,7 +184,7 @@ impl<'a> Making<'a> {
             self.previous.revision
         };
         let block_statuses = self.block_statuses();
-        let not_applied = self.not_applied(revision);
+        let not_applied = self.not_applied();
         let plan = Plan {
             revision,
             routes: self.routes,
@@ -323,79 +230,16 @@ impl<'a> Making<'a> {
     }
 
     /// Whose route not every proxy has, by the revision that brought it.
-    fn not_applied(&self, revision: u64) -> OrdMap<u64, Arc<[InstanceId]>> {
+    fn not_applied(&mut self) -> OrdMap<u64, Arc<[InstanceId]>> {
         let applied = self.inventory.facts.applied.revision.unwrap_or_default();
-        let known = self.previous.worked_out.as_ref();
-        let forgotten = known.is_none_or(|known| {
-            self.inventory.facts.applied.revision < known.inventory.facts.applied.revision
-        });
-        let mut waiting: OrdMap<u64, Arc<[InstanceId]>> = if forgotten {
-            let mut by_revision: BTreeMap<u64, Vec<InstanceId>> = BTreeMap::new();
-            for (id, entry) in &self.entries {
-                if entry.route_revision > applied {
-                    by_revision.entry(entry.route_revision).or_default().push(id.clone());
-                }
-            }
-            by_revision.into_iter().map(|(revision, ids)| (revision, Arc::from(ids))).collect()
-        } else {
-            known.map(|known| known.not_applied.clone()).unwrap_or_default()
-        };
-        while let Some(done) =
-            waiting.get_min().map(|(revision, _)| *revision).filter(|done| *done <= applied)
-        {
+        let known = self.previous.worked_out.as_ref().filter(|_| !self.decided_all);
+        let mut waiting = known.map(|known| known.not_applied.clone()).unwrap_or_default();
+        while let Some((done, _)) = waiting.get_min().filter(|(revision, _)| *revision <= applied) {
+            let done = *done;
             waiting.remove(&done);
         }
-        if revision > applied && !forgotten && !self.new_routes.is_empty() {
-            waiting.insert(revision, self.new_routes.clone().into());
-        }
+        let more = std::mem::take(&mut self.not_applied);
+        waiting.extend(more.into_iter().map(|(revision, ids)| (revision, Arc::from(ids))));
         waiting
     }
-}
-
-/// What was decided about an instance before, and now.
-struct Decided<'a> {
-    id: InstanceId,
-    before: Option<&'a Entry>,
-    entry: Option<Arc<Entry>>,
-}
-
-/// Routes and what is behind them, after what was decided was put in.
-struct Put {
-    entries: OrdMap<InstanceId, Arc<Entry>>,
-    routes: OrdMap<InstanceId, Arc<Route>>,
-    /// Who has another route than before.
-    new: Vec<InstanceId>,
-    /// Is any route another one, or gone?
-    differ: bool,
-}
-
-fn put_routes(
-    entries: OrdMap<InstanceId, Arc<Entry>>,
-    routes: OrdMap<InstanceId, Arc<Route>>,
-    decided: &[Decided<'_>],
-) -> Put {
-    let mut put = Put { entries, routes, new: Vec::new(), differ: false };
-    for Decided { id, before, entry } in decided {
-        let before = before.and_then(|before| before.route.as_ref());
-        let now = entry.as_ref().and_then(|entry| entry.route.as_ref());
-        let same = match (before, now) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            (None, None) => true,
-            _ => false,
-        };
-        if !same {
-            put.differ = true;
-            if let Some(route) = now {
-                put.new.push(id.clone());
-                put.routes.insert(id.clone(), Arc::clone(route));
-            } else {
-                put.routes.remove(id);
-            }
-        }
-        match entry {
-            Some(entry) => put.entries.insert(id.clone(), Arc::clone(entry)),
-            None => put.entries.remove(id),
-        };
-    }
-    put
 }

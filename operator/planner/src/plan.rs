@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::events::Event;
 use crate::inventory::{Inventory, ReleasedLabel};
 use crate::making::Making;
+use crate::ordered::Ordered;
 use crate::previous::Previous;
 
 /// What is to be done, and to be told. Shown as data, it has `revision`, `routes` (a list, as in a routes file),
@@ -21,9 +22,9 @@ pub struct Plan {
     /// Goes up by one whenever `routes` differ from the plan before, and with the first plan.
     pub revision: u64,
     /// Every instance proxies should know of. An instance without a route is unknown to them.
-    pub routes: OrdMap<InstanceId, Arc<Route>>,
+    pub routes: Ordered<InstanceId, Arc<Route>>,
     /// The status of every instance of this installation.
-    pub instances: OrdMap<InstanceId, Arc<RemoteInstanceStatus>>,
+    pub instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
     /// The status of every version block.
     pub blocks: OrdMap<String, Arc<VersionBlockStatus>>,
     /// What happened since the plan before: about instances in the order of their ids, then about blocks.
@@ -41,7 +42,7 @@ pub struct Published<'a>(&'a Plan);
 
 impl<'a> Published<'a> {
     /// The status of every instance.
-    pub fn instances(self) -> &'a OrdMap<InstanceId, Arc<RemoteInstanceStatus>> {
+    pub fn instances(self) -> &'a Ordered<InstanceId, Arc<RemoteInstanceStatus>> {
         &self.0.instances
     }
 
@@ -62,8 +63,8 @@ impl Serialize for Plan {
         let mut plan = serializer.serialize_struct("Plan", 7)?;
         plan.serialize_field("revision", revision)?;
         plan.serialize_field("routes", &routes.values().map(|route| &**route).collect::<Vec<_>>())?;
-        plan.serialize_field("instances", &shown(instances))?;
-        plan.serialize_field("blocks", &shown(blocks))?;
+        plan.serialize_field("instances", &shown(instances.iter()))?;
+        plan.serialize_field("blocks", &shown(blocks.iter()))?;
         plan.serialize_field("events", events)?;
         plan.serialize_field("released", &released.iter().collect::<BTreeMap<_, _>>())?;
         plan.serialize_field("nextRun", next_run)?;
@@ -71,8 +72,8 @@ impl Serialize for Plan {
     }
 }
 
-fn shown<K: Ord, V>(map: &OrdMap<K, Arc<V>>) -> BTreeMap<&K, &V> {
-    map.iter().map(|(key, value)| (key, &**value)).collect()
+fn shown<'a, K: Ord, V>(all: impl Iterator<Item = (&'a K, &'a Arc<V>)>) -> BTreeMap<&'a K, &'a V> {
+    all.map(|(key, value)| (key, &**value)).collect()
 }
 
 impl Plan {

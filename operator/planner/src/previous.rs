@@ -12,6 +12,7 @@ use crate::blocks::{Blocks, Judged, Tally};
 use crate::claims::Claims;
 use crate::conditions::CERTIFICATE_TRUSTED;
 use crate::inventory::{CertificateFacts, Inventory, ReleasedLabel, Report, Tunnel};
+use crate::ordered::Ordered;
 use crate::status::fingerprints_in;
 use crate::wish::Wish;
 
@@ -25,9 +26,9 @@ pub struct Previous {
     pub(crate) revision: u64,
     /// Was there a plan at all?
     pub(crate) planned: bool,
-    pub(crate) entries: OrdMap<InstanceId, Arc<Entry>>,
-    pub(crate) routes: OrdMap<InstanceId, Arc<Route>>,
-    pub(crate) instances: OrdMap<InstanceId, Arc<RemoteInstanceStatus>>,
+    pub(crate) entries: Ordered<InstanceId, Arc<Entry>>,
+    pub(crate) routes: Ordered<InstanceId, Arc<Route>>,
+    pub(crate) instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
     pub(crate) block_statuses: OrdMap<String, Arc<VersionBlockStatus>>,
     pub(crate) released: OrdMap<String, ReleasedLabel>,
     /// The list of released labels as it was given.
@@ -93,11 +94,11 @@ impl Previous {
             };
             Some((name.clone(), Arc::new(status)))
         };
-        let entries: OrdMap<InstanceId, Arc<Entry>> =
-            inventory.instances.iter().filter_map(restored).collect();
+        let entries = Ordered::of(inventory.instances.iter().filter_map(restored));
+        let status = |(id, entry): (&InstanceId, &Arc<Entry>)| (id.clone(), Arc::clone(&entry.status));
         Self {
             revision: inventory.facts.applied.revision.unwrap_or_default(),
-            instances: entries.iter().map(|(id, entry)| (id.clone(), Arc::clone(&entry.status))).collect(),
+            instances: Ordered::of(entries.iter().map(status)),
             entries,
             block_statuses: inventory.blocks.iter().filter_map(block).collect(),
             ..Self::default()

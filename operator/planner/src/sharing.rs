@@ -38,10 +38,9 @@ impl Making<'_> {
                 }
             }
         }
-        let mut entries = match self.fresh.all().first() {
-            Some((first, _)) if self.scope.objects.is_none() => Beside::from(first, &self.previous.entries),
-            _ => Beside::Search(&self.previous.entries),
-        };
+        let all_from = self.fresh.all().first().map(|(first, _)| first);
+        let all_from = all_from.filter(|_| self.scope.objects.is_none());
+        let mut entries = Beside::remembered(&self.previous.entries, all_from);
         for (id, wish) in self.fresh.all() {
             let Some(entry) = entries.get(id) else { continue };
             let claimed = wish.as_ref().and_then(|wish| wish.claimed_label());
