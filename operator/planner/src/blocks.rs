@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use imbl::OrdMap;
 use policy::{Admission, BlockAction, Product, ReportedVersion, UnknownVersion, VersionBlock};
 use resources::{Observed, VersionBlock as BlockObject};
@@ -203,12 +204,12 @@ impl Judged {
 pub(crate) struct Judge<'a> {
     blocks: &'a Blocks,
     unknown: UnknownVersion,
-    known: HashMap<Product, HashMap<String, Arc<Judged>>>,
+    known: HashMap<Product, HashMap<String, Arc<Judged>, RandomState>, RandomState>,
 }
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(blocks: &'a Blocks, unknown: UnknownVersion) -> Self {
-        Self { blocks, unknown, known: HashMap::new() }
+        Self { blocks, unknown, known: HashMap::default() }
     }
 
     /// What is to be said about a version text; an empty one is no version.

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
-use imbl::{GenericHashMap, OrdSet};
 use resources::Timestamp;
 use route_table::InstanceId;
 
@@ -64,7 +64,7 @@ pub(crate) struct Claims<K: Ord> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Contest {
-    claimants: OrdSet<InstanceId>,
+    claimants: BTreeSet<InstanceId>,
     /// `None` until it was decided for the first time.
     decision: Option<Decision>,
 }
@@ -83,7 +83,7 @@ impl<K: Ord + Hash + Clone> Claims<K> {
         let (mut alone, mut contests) = (Vec::with_capacity(claims.len()), GenericHashMap::default());
         let mut rest = claims.into_iter().peekable();
         while let Some((key, first)) = rest.next() {
-            let mut others = OrdSet::new();
+            let mut others = BTreeSet::new();
             while let Some((_, other)) = rest.next_if(|(next, _)| *next == key) {
                 others.insert(other);
             }
@@ -98,36 +98,35 @@ impl<K: Ord + Hash + Clone> Claims<K> {
     }
 
     pub(crate) fn add(&mut self, key: &K, id: &InstanceId) {
-        let contest = match (self.contests.get(key), self.alone.get(key)) {
-            (None, None) => return self.alone.insert(key.clone(), id.clone()),
-            (None, Some(known)) if known == id => return,
-            (None, Some(known)) => {
+        if let Some(contest) = self.contests.get_mut(key) {
+            Arc::make_mut(contest).claimants.insert(id.clone());
+            return;
+        }
+        match self.alone.get(key) {
+            None => self.alone.insert(key.clone(), id.clone()),
+            Some(known) if known == id => {}
+            Some(known) => {
                 let claimants = [known.clone(), id.clone()].into_iter().collect();
-                Contest { claimants, decision: None }
+                self.alone.remove(key);
+                self.contests.insert(key.clone(), Arc::new(Contest { claimants, decision: None }));
             }
-            (Some(contest), _) => {
-                let claimants = contest.claimants.update(id.clone());
-                Contest { claimants, decision: contest.decision.clone() }
-            }
-        };
-        self.alone.remove(key);
-        self.contests.insert(key.clone(), Arc::new(contest));
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &K, id: &InstanceId) {
-        let Some(contest) = self.contests.get(key) else {
+        let Some(contest) = self.contests.get_mut(key) else {
             if self.alone.get(key) == Some(id) {
                 self.alone.remove(key);
             }
             return;
         };
-        let claimants = contest.claimants.without(id);
-        if let (1, Some(last)) = (claimants.len(), claimants.get_min()) {
+        let claimants = &mut Arc::make_mut(contest).claimants;
+        claimants.remove(id);
+        if claimants.len() == 1
+            && let Some(last) = claimants.pop_first()
+        {
             self.contests.remove(key);
-            self.alone.insert(key.clone(), last.clone());
-        } else {
-            let contest = Contest { claimants, decision: contest.decision.clone() };
-            self.contests.insert(key.clone(), Arc::new(contest));
+            self.alone.insert(key.clone(), last);
         }
     }
 
@@ -146,14 +145,12 @@ impl<K: Ord + Hash + Clone> Claims<K> {
 
     /// Remembers what was decided where several claim it; says whether that is another decision than before.
     pub(crate) fn decide(&mut self, key: &K, decision: Decision) -> bool {
-        match self.contests.get(key) {
-            Some(contest) if contest.decision.as_ref() != Some(&decision) => {
-                let contest = Contest { claimants: contest.claimants.clone(), decision: Some(decision) };
-                self.contests.insert(key.clone(), Arc::new(contest));
-                true
-            }
-            Some(_) | None => false,
+        if self.decision(key) == Some(&decision) {
+            return false;
         }
+        let Some(contest) = self.contests.get_mut(key) else { return false };
+        Arc::make_mut(contest).decision = Some(decision);
+        true
     }
 
     /// What several claim.

@@ -316,6 +316,9 @@ impl Known<'_> {
             return None;
         }
         let reported = &self.outcome.judged.version;
+        if reported.text() == Some(declared) {
+            return None;
+        }
         let same = policy::ReportedVersion::read(declared, spec.product.scheme()) == *reported;
         let reported = reported.text()?;
         (!same).then(|| format!("spec.version says {declared}, its agent reports {reported}, which counts."))

@@ -14,10 +14,13 @@ pub(crate) type Wished = (InstanceId, Option<Arc<Wish>>);
 pub(crate) struct Fresh(Vec<Wished>);
 
 impl Fresh {
-    /// A list of different ids.
-    pub(crate) fn of(mut all: Vec<Wished>) -> Self {
-        // Costs a look at each where they are in order already.
-        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    /// Of those who are here, in order, and those who are gone.
+    pub(crate) fn of(here: Vec<Wished>, gone: Vec<InstanceId>) -> Self {
+        let mut all = here;
+        if !gone.is_empty() {
+            all.extend(gone.into_iter().map(|id| (id, None)));
+            all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
         Self(all)
     }
 
@@ -56,7 +59,7 @@ mod tests {
     #[test]
     fn it_is_in_order_and_an_id_is_there_once() {
         let id = |text: &str| text.parse::<InstanceId>().unwrap();
-        let mut fresh = Fresh::of(vec![(id("b/b"), None), (id("a/a"), None)]);
+        let mut fresh = Fresh::of(vec![(id("b/b"), None)], vec![id("a/a")]);
         for text in ["c/c", "a/b", "c/c"] {
             fresh.insert(id(text), None);
         }

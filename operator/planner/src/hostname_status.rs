@@ -32,7 +32,7 @@ pub(crate) fn hostnames(wish: &Wish, outcome: &Outcome, verification: Option<&st
     let mut hostnames = Vec::with_capacity(1 + outcome.domains.len() + usize::from(outcome.label.is_some()));
     hostnames.extend(outcome.label.as_ref().map(label));
     if wish.sense.is_some() {
-        hostnames.push(assigned(wish.random.to_string(), HostnameState::Serving, String::new()));
+        hostnames.push(assigned(wish.random.as_str().to_owned(), HostnameState::Serving, String::new()));
     }
     hostnames.extend(outcome.domains.iter().map(|each| domain(wish, each, verification.unwrap_or_default())));
     hostnames
@@ -44,15 +44,15 @@ fn assigned(name: String, state: HostnameState, message: String) -> HostnameStat
 
 fn label(outcome: &LabelOutcome) -> HostnameStatus {
     match outcome {
-        LabelOutcome::Held(name) => assigned(name.to_string(), HostnameState::Serving, String::new()),
+        LabelOutcome::Held(name) => assigned(name.as_str().to_owned(), HostnameState::Serving, String::new()),
         LabelOutcome::Refused { name, why } => assigned(name.clone(), HostnameState::Conflict, why.clone()),
         LabelOutcome::Taken { name, by } => {
             let message = format!("{by} has this name; choose another label, or have it given up there");
-            assigned(name.to_string(), HostnameState::Conflict, message)
+            assigned(name.as_str().to_owned(), HostnameState::Conflict, message)
         }
         LabelOutcome::Quarantined { name, by, until } => {
             let message = format!("{by} gave this name up; nobody else gets it before {until}");
-            assigned(name.to_string(), HostnameState::Conflict, message)
+            assigned(name.as_str().to_owned(), HostnameState::Conflict, message)
         }
     }
 }
@@ -103,5 +103,11 @@ fn domain(wish: &Wish, outcome: &DomainOutcome, verification: &str) -> HostnameS
             format!("{message}. DNS could not be asked last time ({told})")
         };
     }
-    HostnameStatus { name: name.to_string(), kind: HostnameKind::Custom, state, message, verification }
+    HostnameStatus {
+        name: name.as_str().to_owned(),
+        kind: HostnameKind::Custom,
+        state,
+        message,
+        verification,
+    }
 }

@@ -131,8 +131,8 @@ impl<'a> Making<'a> {
         (self.names, self.keys) = both(objects.len(), names, keys);
         let mut here = Beside::facts(&inventory.instances, objects.first().map(|(first, _)| *first));
         let gone = previous.entries.keys().filter(|id| here.get(id).is_none());
-        fresh.extend(gone.map(|id| (id.clone(), None)));
-        self.fresh = Fresh::of(fresh);
+        let gone = gone.cloned().collect();
+        self.fresh = Fresh::of(fresh, gone);
         self.touched_names = self.names.contested();
         self.touched_keys = self.keys.contested();
     }

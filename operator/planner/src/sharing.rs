@@ -1,7 +1,5 @@
 //! Who gets which name and key, as a step of a plan in the making: labels given up, contests, and each one's share.
 
-use std::collections::BTreeSet;
-
 use imbl::ordmap::DiffItem;
 use resources::Timestamp;
 use route_table::{Fingerprint, HostName, InstanceId};
@@ -9,6 +7,8 @@ use route_table::{Fingerprint, HostName, InstanceId};
 use crate::beside::Beside;
 use crate::claims::{Claimant, Decision, winner};
 use crate::custom_domains::{Standing, standing};
+use crate::fresh::Wished;
+use crate::halves::in_halves;
 use crate::instance::Shares;
 use crate::inventory::{Proof, ReleasedLabel};
 use crate::making::Making;
@@ -38,18 +38,8 @@ impl Making<'_> {
                 }
             }
         }
-        let all_from = self.fresh.all().first().map(|(first, _)| first);
-        let all_from = all_from.filter(|_| self.scope.objects.is_none());
-        let mut entries = Beside::remembered(&self.previous.entries, all_from);
-        for (id, wish) in self.fresh.all() {
-            let Some(entry) = entries.get(id) else { continue };
-            let claimed = wish.as_ref().and_then(|wish| wish.claimed_label());
-            // What looks like a random label is the instance's own: nobody can ask for one.
-            for label in entry.held_labels().filter(|label| !looks_random(label)) {
-                if claimed.is_none_or(|claimed| label_of(claimed.as_str()) != label) {
-                    released.insert(label.to_owned(), ReleasedLabel { by: id.clone(), at: self.now });
-                }
-            }
+        for (label, by) in in_halves(self.fresh.all(), |part| self.given_up(part)).into_iter().flatten() {
+            released.insert(label, ReleasedLabel { by, at: self.now });
         }
         let over = |entry: &ReleasedLabel| self.quarantined_until(entry) <= self.now;
         let ended: Vec<String> =
@@ -64,6 +54,22 @@ impl Making<'_> {
         self.released = released;
     }
 
+    /// Labels that led to instances whose objects do not ask for them any more.
+    fn given_up(&self, part: &[Wished]) -> Vec<(String, InstanceId)> {
+        let all_from = part.first().map(|(first, _)| first).filter(|_| self.scope.objects.is_none());
+        let mut entries = Beside::remembered(&self.previous.entries, all_from);
+        let mut given_up = Vec::new();
+        for (id, wish) in part {
+            let Some(entry) = entries.get(id) else { continue };
+            let claimed = wish.as_ref().and_then(|wish| wish.claimed_label());
+            let claimed = claimed.map(|claimed| label_of(claimed.as_str()));
+            // What looks like a random label is the instance's own: nobody can ask for one.
+            let held = entry.held_labels().filter(|label| Some(*label) != claimed && !looks_random(label));
+            given_up.extend(held.map(|label| (label.to_owned(), id.clone())));
+        }
+        given_up
+    }
+
     fn quarantined_until(&self, entry: &ReleasedLabel) -> Timestamp {
         let days = i64::from(self.inventory.settings.spec.quarantine_days);
         entry.at.plus_seconds(days.saturating_mul(SECONDS_A_DAY))
@@ -71,12 +77,19 @@ impl Making<'_> {
 
     /// Decides about contested names and keys, and finds out whom that concerns.
     pub(crate) fn settle_claims(&mut self) {
-        let mut concerned = BTreeSet::new();
-        for name in std::mem::take(&mut self.touched_names) {
-            let claimants = self.names.claimants(&name);
-            let decision = self.decide_name(&name, &claimants);
+        let mut concerned = Vec::new();
+        let names: Vec<HostName> = std::mem::take(&mut self.touched_names).into_iter().collect();
+        let decided = in_halves(&names, |part| {
+            let decide = |name: &HostName| {
+                let claimants = self.names.claimants(name);
+                let decision = self.decide_name(name, &claimants);
+                (claimants, decision)
+            };
+            part.iter().map(decide).collect::<Vec<_>>()
+        });
+        for (name, (claimants, decision)) in names.iter().zip(decided.into_iter().flatten()) {
             // One claimant alone has nothing to remember; it is concerned by what happened to the name.
-            if self.names.decide(&name, decision) || claimants.len() == 1 {
+            if self.names.decide(name, decision) || claimants.len() == 1 {
                 concerned.extend(claimants);
             }
         }

@@ -2,6 +2,10 @@
 
 /// At most so many characters, none of which moves a cursor or hides another.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
+    // Nearly always nothing is wrong with it. No text has more characters than bytes.
+    if text.len() <= most && !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
     let plain = |each: char| if each.is_control() { char::REPLACEMENT_CHARACTER } else { each };
     text.chars().take(most).map(plain).collect()
 }
