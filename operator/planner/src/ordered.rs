@@ -6,7 +6,7 @@ use std::ops::Index;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use imbl::ordmap::RangedIter;
+use imbl::ordmap::{DiffItem, RangedIter};
 use imbl::shared_ptr::DefaultSharedPtr;
 
 /// Most entries of a run: what is copied when one of them changes.
@@ -165,6 +165,38 @@ impl<K: Ord + Clone, V: Clone> Ordered<K, V> {
     }
 }
 
+impl<K: Ord, V: PartialEq> Ordered<K, V> {
+    /// What makes this out of `before`, in order: the value of each key that is new or has another one, and `None` for
+    /// each key that is gone. Costs no more than what the two do not share.
+    pub fn changes_since<'a>(&'a self, before: &'a Self) -> Vec<(&'a K, Option<&'a V>)> {
+        let (mut was, mut is) = (Vec::new(), Vec::new());
+        for difference in before.runs.diff(&self.runs) {
+            match difference {
+                DiffItem::Add(_, run) => is.push(run),
+                DiffItem::Remove(_, run) => was.push(run),
+                DiffItem::Update { old: (_, old), new: (_, new) } => {
+                    was.push(old);
+                    is.push(new);
+                }
+            }
+        }
+        // Runs of one map never overlap, and come in order.
+        let mut was = was.into_iter().flat_map(|run| run.iter()).peekable();
+        let mut changes = Vec::new();
+        for (key, value) in is.into_iter().flat_map(|run| run.iter()) {
+            while let Some((gone, _)) = was.next_if(|(before, _)| before < key) {
+                changes.push((gone, None));
+            }
+            let known = was.next_if(|(before, _)| before == key);
+            if known.is_none_or(|(_, known)| known != value) {
+                changes.push((key, Some(value)));
+            }
+        }
+        changes.extend(was.map(|(gone, _)| (gone, None)));
+        changes
+    }
+}
+
 impl<K, V> Default for Ordered<K, V> {
     fn default() -> Self {
         Self { runs: OrdMap::default(), length: 0 }
@@ -292,6 +324,33 @@ mod tests {
             }
             assert_same(&before.clone().changed(changes.into_iter().collect()), &expected);
             assert_same(&before, &entries);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_make_one_map_out_of_the_other(before in entries(), now in entries(), anew in any::<bool>()) {
+            let (first, mut second) = (of(&before), of(&now));
+            if !anew {
+                // The way plans go: most of it shared.
+                let gone = before.keys().filter(|key| !now.contains_key(key)).map(|key| (*key, None));
+                let here = now.iter().map(|(key, value)| (*key, Some(*value)));
+                let changes: BTreeMap<_, _> = gone.chain(here).collect();
+                second = first.clone();
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => second.insert(key, value),
+                        None => second.remove(&key),
+                    }
+                }
+            }
+            let expected: BTreeMap<_, _> = before.keys().chain(now.keys())
+                .filter(|key| before.get(key) != now.get(key))
+                .map(|key| (*key, now.get(key).copied()))
+                .collect();
+            let changes = second.changes_since(&first);
+            assert!(changes.iter().map(|(key, value)| (**key, value.copied())).eq(expected));
+            assert!(second.changes_since(&second).is_empty());
         }
     }
 
