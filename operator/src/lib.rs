@@ -6,6 +6,7 @@
 //! (how agents get in), [`domains`] (proofs of custom domains by DNS) and [`workload`] (the proxies as Kubernetes objects,
 //! and how they are rolled).
 
+mod backoff;
 pub mod domains;
 pub mod joining;
 pub mod keys;
@@ -13,5 +14,6 @@ pub mod leader;
 pub mod names;
 pub mod observe;
 pub mod publish;
+mod trouble;
 pub mod workload;
 pub mod write_status;

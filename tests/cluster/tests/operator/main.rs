@@ -8,12 +8,19 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod leader;
+mod line;
+mod observe;
+
 use std::process::ExitCode;
 
 use latchkey_cluster_tests::Suite;
 use libtest_mimic::Trial;
 
 fn main() -> ExitCode {
-    let parts: [fn(&Suite) -> Vec<Trial>; 0] = [];
+    let parts: &[fn(&Suite) -> Vec<Trial>] = &[
+        leader::tests, //
+        observe::tests,
+    ];
     Suite::run(|suite| parts.iter().flat_map(|part| part(suite)).collect())
 }

@@ -1,0 +1,226 @@
+//! An object as a watch hands it over: read once, without what nobody here looks at.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use resources::{
+    Checked, GROUP, Observed, RemoteInstance, RemoteInstanceStatus, VersionBlock, VersionBlockStatus,
+};
+use route_table::InstanceId;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::digest::Said;
+
+/// What is kept of an object's metadata, besides annotations of ours. Most of the rest changes with every write of a
+/// status, and `managedFields` alone is larger than all that is kept.
+const KEPT_METADATA: [&str; 6] =
+    ["name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp"];
+
+/// A kind of object that is observed.
+pub(super) trait Kind:
+    Resource<DynamicType = ()> + DeserializeOwned + Checked + Debug + Clone + PartialEq + Send + Sync + 'static
+{
+    /// What its objects are called.
+    type Key: Ord + Hash + Clone + Debug + Send + Sync + 'static;
+    /// What its status is.
+    type Status: Said + DeserializeOwned + Debug + Clone + PartialEq + Send + Sync + 'static;
+
+    /// What an object is called; `None` where that is no name, which an API server does not let happen.
+    fn key(metadata: &ObjectMeta) -> Option<Self::Key>;
+    /// Takes the status out.
+    fn take_status(&mut self) -> Option<Self::Status>;
+}
+
+impl Kind for RemoteInstance {
+    type Key = InstanceId;
+    type Status = RemoteInstanceStatus;
+
+    fn key(metadata: &ObjectMeta) -> Option<InstanceId> {
+        format!("{}/{}", metadata.namespace.as_ref()?, metadata.name.as_ref()?).parse().ok()
+    }
+
+    fn take_status(&mut self) -> Option<RemoteInstanceStatus> {
+        self.status.take()
+    }
+}
+
+impl Kind for VersionBlock {
+    type Key = String;
+    type Status = VersionBlockStatus;
+
+    fn key(metadata: &ObjectMeta) -> Option<String> {
+        metadata.name.clone()
+    }
+
+    fn take_status(&mut self) -> Option<VersionBlockStatus> {
+        self.status.take()
+    }
+}
+
+/// An object as a watch hands it over.
+#[derive(Debug, Clone)]
+pub(super) struct Listed<T: Kind> {
+    /// Its metadata without anything but name, namespace and version: what a watch needs to go on.
+    metadata: ObjectMeta,
+    /// What it says, without its status.
+    pub(super) object: Observed<T>,
+    /// Its status, if that makes sense.
+    pub(super) status: Option<T::Status>,
+}
+
+impl<T: Kind> Listed<T> {
+    /// What it is called.
+    pub(super) fn key(&self) -> Option<T::Key> {
+        T::key(&self.metadata)
+    }
+
+    /// Its version, as a number that rises with every write. The API promises that it is one since 1.35, and it always
+    /// was.
+    pub(super) fn revision(&self) -> u64 {
+        revision(&self.metadata)
+    }
+}
+
+/// The version in an object's metadata, as a number.
+fn revision(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut value = Map::deserialize(deserializer)?;
+        let metadata = strip(&mut value);
+        // Only what has no metadata at all is no object; everything else is one, sense or no sense.
+        let mut object = Observed::<T>::read(Value::Object(value)).map_err(D::Error::custom)?;
+        let status = match &mut object {
+            Observed::Readable(object) => object.take_status(),
+            Observed::Unreadable(nonsense) => {
+                let status = nonsense.status();
+                nonsense.status = None;
+                status
+            }
+        };
+        Ok(Self { metadata, object, status })
+    }
+}
+
+/// Takes out what nobody looks at, and returns what a watch needs.
+fn strip(object: &mut Map<String, Value>) -> ObjectMeta {
+    let Some(Value::Object(metadata)) = object.get_mut("metadata") else { return ObjectMeta::default() };
+    let text = |name: &str| metadata.get(name).and_then(Value::as_str).map(str::to_owned);
+    let needed = ObjectMeta {
+        name: text("name"),
+        namespace: text("namespace"),
+        resource_version: text("resourceVersion"),
+        ..ObjectMeta::default()
+    };
+    let mut annotations = metadata.remove("annotations");
+    metadata.retain(|name, _| KEPT_METADATA.contains(&name.as_str()));
+    if let Some(Value::Object(all)) = &mut annotations {
+        // kubectl's copy of the whole object is among the others.
+        all.retain(|name, _| name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/')));
+        if !all.is_empty() {
+            metadata.extend(annotations.map(|all| ("annotations".to_owned(), all)));
+        }
+    }
+    needed
+}
+
+impl<T: Kind> Resource for Listed<T> {
+    type DynamicType = ();
+    type Scope = T::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        T::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        T::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        T::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        T::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    pub(in crate::observe) fn listed(value: Value) -> Listed<RemoteInstance> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    pub(in crate::observe) fn instance(name: &str, version: u64, spec: &Value, status: &Value) -> Value {
+        json!({
+            "apiVersion": "latchkey.dev/v1alpha1", "kind": "RemoteInstance",
+            "metadata": {
+                "name": name, "namespace": "homes", "uid": format!("uid-of-{name}"), "generation": 3,
+                "resourceVersion": version.to_string(),
+                "labels": {"app.kubernetes.io/managed-by": "Helm"},
+                "annotations": {
+                    "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                    "latchkey.dev/agent-keys": "00",
+                    "latchkey.development/other": "1",
+                },
+                "managedFields": [{"manager": "kubectl"}],
+            },
+            "spec": spec, "status": status,
+        })
+    }
+
+    #[test]
+    fn only_what_somebody_looks_at_is_kept() {
+        let listed = listed(instance("lake", 7, &json!({"enabled": true}), &json!({"url": "https://a"})));
+        assert_eq!(listed.key().unwrap().as_str(), "homes/lake");
+        assert_eq!(listed.revision(), 7);
+        assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
+        let Observed::Readable(object) = listed.object else { panic!("unreadable") };
+        assert!(object.spec.enabled && object.status.is_none());
+        let annotations = [("latchkey.dev/agent-keys".to_owned(), "00".to_owned())];
+        let kept = ObjectMeta {
+            name: Some("lake".to_owned()),
+            namespace: Some("homes".to_owned()),
+            uid: Some("uid-of-lake".to_owned()),
+            generation: Some(3),
+            annotations: Some(annotations.into()),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(object.metadata, kept);
+    }
+
+    #[test]
+    fn nonsense_is_an_object_with_a_status_like_any_other() {
+        let listed = listed(instance("lake", 7, &json!({"tunnels": "many"}), &json!({"url": "https://a"})));
+        assert_eq!((listed.key().unwrap().as_str(), listed.revision()), ("homes/lake", 7));
+        assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
+        let Observed::Unreadable(nonsense) = listed.object else { panic!("readable") };
+        assert_eq!((nonsense.path.as_str(), nonsense.status), ("spec.tunnels", None));
+    }
+
+    #[test]
+    fn a_status_without_sense_is_none() {
+        let listed = listed(instance("lake", 7, &json!({}), &json!({"hostnames": 7})));
+        assert!(matches!(listed.object, Observed::Readable(_)));
+        assert_eq!(listed.status, None);
+    }
+}
