@@ -50,7 +50,8 @@ pub struct Position {
     #[prost(uint64, tag = "2")]
     pub revision: u64,
 }
-/// This table is in force now: for visitors, and tunnels that it revokes have been told to end.
+/// This table is in force now: for visitors, and tunnels that it revokes have been told to end. Every update is answered
+/// with one; only then does the operator send the next.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Applied {
     #[prost(message, optional, tag = "1")]

@@ -17,8 +17,6 @@ mod writer;
 #[expect(
     clippy::all,
     clippy::pedantic,
-    clippy::unwrap_used,
-    clippy::panic,
     rustdoc::all,
     reason = "generated"
 )]
