@@ -1,11 +1,10 @@
 //! What stands beside a document's `spec`: whose it is, its name, its labels and annotations.
 
-use resources::{API_VERSION, GROUP};
+use resources::{API_VERSION, GROUP, did_you_mean};
 
 use crate::document::{Kind, Node, Places};
 use crate::fault::{Fault, FaultKind};
 use crate::manifest::{BLOCK, DEFAULT_NAMESPACE, INSTALLATION, INSTANCE, Subject};
-use crate::nearest::did_you_mean;
 use crate::validate::{self, member};
 
 /// Our kinds.
@@ -207,17 +206,4 @@ fn texts(metadata: &Node, name: &str, places: &Places, faults: &mut Vec<Fault>) 
             faults.push(Fault::at(FaultKind::WrongType, place, message).help(help));
         }
     }
-}
-
-pub(crate) fn is_host_and_port(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host_is_good = match inside {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-        }
-    };
-    host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0)
 }

@@ -33,7 +33,6 @@ mod fault;
 mod files;
 mod head;
 mod manifest;
-mod nearest;
 mod settle;
 mod shell;
 mod state;

@@ -6,16 +6,14 @@
 use std::net::Ipv6Addr;
 
 use policy::{Product, VersionRange};
-use resources::{Checked, Installation, Observed};
+use resources::{Checked, Installation, Observed, did_you_mean};
 use route_table::{Cidr, SESSION_LABEL};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::document::{Kind, Node, Places};
 use crate::fault::{Fault, FaultKind};
-use crate::head::{is_host_and_port, is_name};
 use crate::manifest::BLOCK;
-use crate::nearest::did_you_mean;
 use crate::validate::{Broken, member, unknown_field};
 
 /// Most mistakes of one document that are told by the types.
@@ -49,32 +47,10 @@ pub(crate) fn installation(document: &Node, places: &Places) -> Vec<Fault> {
     repeatedly(document, document.clone(), Vec::new(), places, |value| {
         let read: Result<Installation, _> = serde_path_to_error::deserialize(&value);
         match read {
-            Ok(installation) => check_installation(&installation),
+            Ok(installation) => installation.spec.check().err().map(|wrong| (wrong.path, wrong.problem)),
             Err(error) => Some((error.path().to_string(), error.into_inner().to_string())),
         }
     })
-}
-
-fn check_installation(installation: &Installation) -> Option<(String, String)> {
-    let wrong = |path: String, problem: &str| Some((path, problem.to_owned()));
-    let label = |text: &String| is_name(text, 63, false);
-    let spec = &installation.spec;
-    if let Some(at) = spec.namespaces.iter().position(|name| !label(name)) {
-        return wrong(format!("spec.namespaces[{at}]"), "is no name of a namespace");
-    }
-    if let Some(at) = spec.reserved_labels.iter().position(|name| !label(name)) {
-        return wrong(
-            format!("spec.reservedLabels[{at}]"),
-            "is no label: write lower-case letters, digits and '-'",
-        );
-    }
-    if spec.public_port == 0 {
-        return wrong("spec.publicPort".to_owned(), "is 0; a port is 1 to 65535");
-    }
-    if spec.tunnel_address.as_ref().is_some_and(|address| !is_host_and_port(address)) {
-        return wrong("spec.tunnelAddress".to_owned(), "is not HOST:PORT, e.g. connect.example.com:443");
-    }
-    None
 }
 
 /// Mistakes that an API server refuses and that make no nonsense of the rest: they are told, and the planner, who knows

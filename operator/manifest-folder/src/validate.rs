@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use regex_lite::Regex;
-use resources::crds;
+use resources::{crds, did_you_mean};
 use serde_json::Value;
 
 use crate::document::{Key, Kind, Node, Places};
 use crate::fault::{Fault, FaultKind, Place};
-use crate::nearest::did_you_mean;
 
 /// A schema in a form that is quick to ask.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use route_table::{
     MAX_RANGES_PER_BLOCK, MAX_TUNNELS,
 };
 
+use crate::installation::InstallationSpec;
 use crate::remote_instance::{Access, RemoteInstance, RemoteInstanceSpec};
 use crate::version_block::{VersionBlock, VersionBlockSpec};
 
@@ -133,12 +134,46 @@ impl Checked for VersionBlock {
     }
 }
 
+impl Checked for InstallationSpec {
+    fn check(&self) -> Result<(), Problem> {
+        let Self {
+            domain: _,
+            default: _,
+            namespaces,
+            unknown_version: _,
+            reserved_labels,
+            quarantine_days: _,
+            public_port,
+            tunnel_address,
+        } = self;
+        for (at, name) in namespaces.iter().enumerate() {
+            let holds = is_label(name);
+            ensure(holds, || format!("spec.namespaces[{at}]"), "is no name of a namespace")?;
+        }
+        for (at, name) in reserved_labels.iter().enumerate() {
+            let holds = is_label(name);
+            ensure(
+                holds,
+                || format!("spec.reservedLabels[{at}]"),
+                "is no label: write lower-case letters, digits and '-'",
+            )?;
+        }
+        ensure(*public_port > 0, || "spec.publicPort".to_owned(), "is 0; a port is 1 to 65535")?;
+        let address_holds = tunnel_address.as_ref().is_none_or(|address| is_host_and_port(address));
+        ensure(
+            address_holds,
+            || "spec.tunnelAddress".to_owned(),
+            "is not HOST:PORT, e.g. connect.example.com:443",
+        )
+    }
+}
+
 fn ensure(holds: bool, path: impl FnOnce() -> String, problem: impl Display) -> Result<(), Problem> {
     if holds { Ok(()) } else { Err(Problem { path: path(), problem: problem.to_string() }) }
 }
 
 fn label(path: &str, text: &str) -> Result<(), Problem> {
-    let holds = text.len() <= MAX_LABEL_LENGTH && is_label(text);
+    let holds = is_label(text);
     ensure(
         holds,
         || path.to_owned(),
@@ -148,14 +183,34 @@ fn label(path: &str, text: &str) -> Result<(), Problem> {
     )
 }
 
+/// A label of a DNS name, which the names of namespaces are, too.
+pub fn is_label(text: &str) -> bool {
+    text.len() <= MAX_LABEL_LENGTH && is_spelt_like_a_label(text)
+}
+
 /// Lower-case letters and digits, hyphens only inside.
-fn is_label(text: &str) -> bool {
+fn is_spelt_like_a_label(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !text.is_empty() && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
 }
 
-fn is_object_name(text: &str) -> bool {
-    text.len() <= MAX_BLOCK_NAME_LENGTH && text.split('.').all(is_label)
+/// `HOST:PORT`, an IPv6 address in brackets.
+pub fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host_is_good = match inside {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    };
+    host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// The name of an object. A part of it may be longer than a label of DNS.
+pub fn is_object_name(text: &str) -> bool {
+    text.len() <= MAX_BLOCK_NAME_LENGTH && text.split('.').all(is_spelt_like_a_label)
 }
 
 fn text(path: &str, text: &str, least: usize, most: usize) -> Result<(), Problem> {

@@ -7,6 +7,7 @@ mod check;
 pub mod condition;
 pub mod crds;
 pub mod installation;
+mod nearest;
 pub mod observed;
 mod quoted;
 pub mod remote_instance;
@@ -16,9 +17,11 @@ pub mod version_block;
 
 pub use check::{
     Checked, MAX_ACCEPTED_BLOCKS, MAX_CUSTOM_DOMAINS, MAX_LABEL_LENGTH, MAX_NOTE_LENGTH, MAX_RATE, Problem,
+    is_host_and_port, is_label, is_object_name,
 };
 pub use condition::Condition;
 pub use installation::{Installation, InstallationSpec};
+pub use nearest::did_you_mean;
 pub use observed::{Observed, Unreadable};
 pub use remote_instance::{RemoteInstance, RemoteInstanceSpec, RemoteInstanceStatus};
 pub use timestamp::{Timestamp, TimestampError};

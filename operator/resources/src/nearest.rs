@@ -4,7 +4,7 @@
 const DISTANT: f64 = 0.7;
 
 /// The nearest of the known words, as advice, if one is near.
-pub(crate) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     // The measure is quadratic; no word that people write is this long.
     if word.len() > 64 {
         return None;
