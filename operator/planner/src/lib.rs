@@ -8,7 +8,8 @@
 //! object asks for, `names` and `installation` with it), `claims` and `custom_domains` (who gets what only one can
 //! have), `blocks` (what is said of a version), `instance` (the decision about one), `route`, `hostname_status`,
 //! `tunnel_status`, `conditions`, `status` and `events` (how it is told). `making` takes the steps in order,
-//! `sharing` those about names and keys, `deciding` the one about instances.
+//! `sharing` those about names and keys, `deciding` the one about instances; `ordered` is the map that what they come to
+//! is kept in, `halves` shares work between two threads.
 
 mod beside;
 mod blocks;
