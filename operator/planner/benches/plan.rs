@@ -13,6 +13,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use divan::Bencher;
 use imbl::{OrdMap, OrdSet};
@@ -189,7 +190,9 @@ fn memory() {
     let empty = resident();
     let fleet = fleet(MOST);
     let with_fleet = resident();
+    let begin = Instant::now();
     let (first, previous) = plan(&fleet, &Previous::default(), NOW);
+    let took = begin.elapsed();
     let with_plan = resident();
     let conflicts = |plan: &Plan| {
         let in_conflict = |status: &resources::RemoteInstanceStatus| {
@@ -204,11 +207,12 @@ fn memory() {
     let mib = |kib: usize| kib / 1024;
     println!(
         "{MOST} instances, {BLOCKS} blocks, {} conflicts: the objects and facts keep {} MiB, the plan and what spares \
-         the next one work {} MiB, a second plan beside it {} MiB",
+         the next one work {} MiB, a second plan beside it {} MiB; in memory never used before it took {} ms",
         conflicts(&first),
         mib(with_fleet.saturating_sub(empty)),
         mib(with_plan.saturating_sub(with_fleet)),
         mib(with_second.saturating_sub(with_plan)),
+        took.as_millis(),
     );
     black_box((second, previous));
 }
