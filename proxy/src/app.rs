@@ -14,14 +14,14 @@ use tokio::{
 
 use crate::{
     admin::AdminServer,
-    fernet_keys::{FernetKeyRing, KeyFileError},
+    fernet_keys::KeyFileError,
     listen::listen,
     logging::{self, LoggingError},
     metrics::Metrics,
-    proxy::{ApiParts, Proxy, ProxyParts, StartError},
-    routes::{FileWatch, RoutesFile, RoutesFileError},
+    proxy::{Proxy, ProxyParts, StartError},
+    routes::RoutesFileError,
     settings::Settings,
-    view::View,
+    source::Source,
 };
 
 /// Why the proxy did not start, or ended.
@@ -39,6 +39,10 @@ pub enum AppError {
     /// The routes cannot be used.
     #[error(transparent)]
     Routes(#[from] RoutesFileError),
+    /// The operator cannot be called.
+    #[cfg(feature = "operator")]
+    #[error(transparent)]
+    Operator(#[from] crate::operator_link::LinkError),
     /// A part of the proxy cannot start.
     #[error(transparent)]
     Proxy(#[from] StartError),
@@ -66,9 +70,11 @@ pub fn run(settings: Settings) -> Result<(), AppError> {
     logging::init(settings.log_format)?;
     let most = byte_relay::descriptors::take_all();
     tracing::debug!(most, "file descriptors");
-    if settings.fernet_keys.is_none() && settings.routes.is_none() {
+    if !settings.has_a_source() {
         return Err(AppError::Setting(
-            "nothing to serve: give --fernet-keys FILE (a drop-in SniTun server) or --routes FILE".into(),
+            "nothing to serve: give --fernet-keys FILE (a drop-in SniTun server), --routes FILE or --operator \
+             HOST:PORT"
+                .into(),
         ));
     }
     let runtime =
@@ -82,29 +88,20 @@ async fn serve(settings: Settings, runtime: &Runtime) -> Result<(), AppError> {
     // Before anything is slow: a signal that comes while we start must not kill what others rely on.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let metrics = Arc::new(Metrics::new());
-    let keys = Arc::new(match &settings.fernet_keys {
-        Some(file) => FernetKeyRing::from_file(file)?,
-        None => FernetKeyRing::random()?,
-    });
-    let routes = match &settings.routes {
-        Some(file) => Some(RoutesFile::open(file, FileWatch::default()).await?),
-        None => None,
-    };
+    let mut metrics = Metrics::new();
+    let mut source = Source::open(&settings, &mut metrics).await?;
+    let metrics = Arc::new(metrics);
     let parts = ProxyParts {
-        table: routes.as_ref().map(|routes| routes.live().clone()),
+        table: source.live(),
         domain: settings.domain.clone(),
-        keys,
-        api: ApiParts {
-            tunnel_address: settings.tunnel_address.clone(),
-            ..ApiParts::new(settings.api_tls.clone())
-        },
+        keys: source.keys(&settings)?,
+        api: source.api(&settings),
         limits: settings.limits.clone(),
         data_threads: settings.data_threads(),
         metrics: metrics.clone(),
     };
     let mut proxy = Proxy::start(parts, runtime.handle())?;
-    let view = View { door: proxy.door().clone(), routes: routes.as_ref().map(RoutesFile::state) };
+    let view = source.view(proxy.door().clone());
     let listen_error =
         |address: SocketAddr| move |error| AppError::Listen { address: address.to_string(), error };
     let _admin = match settings.admin {
@@ -113,6 +110,12 @@ async fn serve(settings: Settings, runtime: &Runtime) -> Result<(), AppError> {
         }
         None => None,
     };
+    source.start(proxy.door(), runtime.handle());
+    tokio::select! {
+        () = source.is_there() => {}
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
     for address in &settings.listen {
         let listener = listen(*address).map_err(listen_error(*address))?;
         tracing::info!(address = %listener.local_addr()?, "listening");

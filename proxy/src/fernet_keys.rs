@@ -1,4 +1,4 @@
-//! The Fernet keys that seal and open session tokens: from a watched file, or made at start.
+//! The Fernet keys that seal and open session tokens: from a watched file, from an operator, or made at start.
 //!
 //! A file that turns invalid changes nothing: the last good keys stay in force, and the error is reported
 //! (log, metric, [`KeyStatus`]).
@@ -64,11 +64,21 @@ pub struct KeyStatus {
 }
 
 /// The Fernet keys in force.
-#[derive(Debug)]
 pub struct FernetKeyRing {
     keys: ArcSwap<Shown>,
     file: Option<PathBuf>,
+    /// A key made here that stays among those of an operator.
+    own: Option<Zeroizing<String>>,
     state: Mutex<State>,
+}
+
+impl std::fmt::Debug for FernetKeyRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FernetKeyRing")
+            .field("keys", &self.keys.load())
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Keys without a way to print them.
@@ -97,18 +107,45 @@ impl FernetKeyRing {
 
     /// Makes one random key that lives as long as the process.
     pub fn random() -> Result<Self, KeyFileError> {
-        let mut raw = Zeroizing::new([0_u8; 32]);
-        rand::rngs::SysRng
-            .try_fill_bytes(&mut *raw)
-            .map_err(|error| KeyFileError::Random(error.to_string()))?;
-        let line = Zeroizing::new(url_safe_base64(&raw[..]));
-        let keys = FernetKeys::from_lines(&line).map_err(|error| KeyFileError::Random(error.to_string()))?;
+        let (keys, _) = made_here()?;
         tracing::warn!(
             target: "latchkey::keys",
             "no --fernet-keys given: made a key that ends with this process; tokens issued now open no tunnel \
              after a restart or on another replica, and agents then ask for a new session"
         );
         Ok(Self::new(keys, [0; 32], None))
+    }
+
+    /// A key made here, until [`FernetKeyRing::take_from_operator`] brings those that all replicas have.
+    ///
+    /// A process that was restarted while the operator is away has a table (its cache) and no keys: those are kept in
+    /// memory alone. With a key of its own it lets an agent in at once that asks for its session and opens its tunnel
+    /// here; one that opens it at another replica is refused there, and asks again. Without a key it could only send
+    /// every agent away, so with two replicas half as many would be back, and with one nobody.
+    pub fn until_an_operator_comes() -> Result<Self, KeyFileError> {
+        let (keys, own) = made_here()?;
+        Ok(Self { own: Some(own), ..Self::new(keys, [0; 32], None) })
+    }
+
+    /// Puts the operator's keys in force, the newest first; those it sent before are gone. The key made here still
+    /// opens what it sealed, for agents between their session and their tunnel. `Ok(true)` when that changed something.
+    pub fn take_from_operator(&self, keys: &[Zeroizing<[u8; 32]>]) -> Result<bool, KeyError> {
+        if keys.is_empty() {
+            return Err(KeyError::Empty);
+        }
+        let mut lines = Zeroizing::new(String::with_capacity(64 * (keys.len() + 1)));
+        for line in keys.iter().map(|key| Zeroizing::new(Self::written(key))).chain(self.own.clone()) {
+            lines.push_str(&line);
+            lines.push('\n');
+        }
+        let keys = FernetKeys::from_lines(&lines)?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = keys != *self.current();
+        if changed {
+            state.loaded_at = unix_now();
+            self.keys.store(Arc::new(Shown(Arc::new(keys))));
+        }
+        Ok(changed)
     }
 
     /// A key as a line of a key file.
@@ -120,6 +157,7 @@ impl FernetKeyRing {
         Self {
             keys: ArcSwap::from_pointee(Shown(Arc::new(keys))),
             file,
+            own: None,
             state: Mutex::new(State { digest, loaded_at: unix_now(), error: None }),
         }
     }
@@ -195,12 +233,22 @@ impl FernetKeyRing {
         }
     }
 
-    fn show(&self, metrics: &Metrics) {
+    /// Sets the metrics of the keys.
+    pub fn show(&self, metrics: &Metrics) {
         let status = self.status();
         metrics.fernet_keys.set(i64::try_from(status.keys).unwrap_or(i64::MAX));
         metrics.fernet_keys_loaded.set(status.loaded_at);
         metrics.fernet_keys_error.set(i64::from(status.error.is_some()));
     }
+}
+
+/// One random key, and how it is written.
+fn made_here() -> Result<(FernetKeys, Zeroizing<String>), KeyFileError> {
+    let mut raw = Zeroizing::new([0_u8; 32]);
+    rand::rngs::SysRng.try_fill_bytes(&mut *raw).map_err(|error| KeyFileError::Random(error.to_string()))?;
+    let line = Zeroizing::new(url_safe_base64(&raw[..]));
+    let keys = FernetKeys::from_lines(&line).map_err(|error| KeyFileError::Random(error.to_string()))?;
+    Ok((keys, line))
 }
 
 fn load(path: &Path) -> Result<(FernetKeys, [u8; 32]), KeyFileError> {
@@ -299,6 +347,25 @@ mod tests {
         assert!(two.current().decrypt(token.as_bytes()).is_err());
         assert!(format!("{one:?}").contains("1 Fernet keys"));
         assert!(!one.reload().unwrap());
+    }
+
+    #[test]
+    fn the_operators_keys_seal_and_the_one_made_here_still_opens() {
+        let ring = FernetKeyRing::until_an_operator_comes().unwrap();
+        let early = ring.current().encrypt(b"x", 0, [0; 16]);
+        let from_operator =
+            |bytes: &[u8]| -> Vec<_> { bytes.iter().map(|byte| Zeroizing::new([*byte; 32])).collect() };
+        assert!(ring.take_from_operator(&[]).is_err());
+        assert!(ring.take_from_operator(&from_operator(&[2, 1])).unwrap());
+        assert!(!ring.take_from_operator(&from_operator(&[2, 1])).unwrap(), "the same again");
+        let sealed = ring.current().encrypt(b"x", 0, [0; 16]);
+        let operators = FernetKeys::from_lines(&key(2)).unwrap();
+        assert!(operators.decrypt(sealed.as_bytes()).is_ok(), "the newest seals");
+        assert!(ring.current().decrypt(early.as_bytes()).is_ok());
+        assert!(ring.take_from_operator(&from_operator(&[3])).unwrap());
+        assert!(ring.current().decrypt(sealed.as_bytes()).is_err(), "a key that is gone opens nothing");
+        assert!(ring.current().decrypt(early.as_bytes()).is_ok());
+        assert!(!format!("{ring:?}").contains(&*ring.own.clone().unwrap()), "never shown");
     }
 
     #[tokio::test(start_paused = true)]

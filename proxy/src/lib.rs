@@ -13,10 +13,13 @@ pub mod fernet_keys;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+#[cfg(feature = "operator")]
+pub mod operator_link;
 pub mod proxy;
 pub mod routes;
 pub mod session_api;
 pub mod settings;
+mod source;
 pub mod tunnels;
 pub mod view;
 pub mod visitor;

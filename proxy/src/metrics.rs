@@ -23,12 +23,19 @@ use prometheus_client::{
 };
 
 mod labels;
+#[cfg(feature = "operator")]
+mod more;
 mod process;
 mod record;
 
+#[cfg(feature = "operator")]
+pub use labels::UpdateResult;
 pub use labels::{
     Answer, Direction, Label, RefusalReason, ResetCause, TunnelEndReason, TunnelOpenResult, VisitorOutcome,
 };
+
+/// What every name of ours begins with.
+const PREFIX: &str = "latchkey_proxy";
 
 /// A gauge of seconds.
 pub type Seconds = Gauge<f64, AtomicU64>;
@@ -167,7 +174,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut root = Registry::default();
         process::register(&mut root);
-        let r = root.sub_registry_with_prefix("latchkey_proxy");
+        let r = root.sub_registry_with_prefix(PREFIX);
         r.register("build", "The build that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let byte_unit = || Unit::Bytes;
         Self {

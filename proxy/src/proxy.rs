@@ -243,14 +243,18 @@ impl Reports for Both {
     }
 }
 
-/// Looks over every open tunnel whenever the table changes.
+/// Looks over every open tunnel whenever the table changes. The order is a promise (see [`LiveTable::enforced`]): the
+/// table is in force, then tunnels that it revokes are told, then whoever waits for that hears of it.
 async fn apply_changes(door: Arc<Door>, mut routes: LiveRoutes) {
     loop {
         routes.changed().await;
+        // Before the table: what is looked at may be newer than its number says, never older.
+        let publication = routes.live().publications();
         let table = routes.current();
         for live in door.registry.all().iter().flat_map(|instance| instance.live()) {
             end_if_revoked(Some(&table), &live.session, &live.tunnel);
         }
+        routes.live().set_enforced(publication);
     }
 }
 

@@ -11,6 +11,8 @@ use snitun::{
     multiplexer,
 };
 
+#[cfg(feature = "operator")]
+use crate::operator_link::OperatorSettings;
 use crate::{
     logging::LogFormat,
     visitor::clients::{ClientLimits, Rate},
@@ -24,6 +26,10 @@ Examples:
   With a table of routes, the session API on connect.ui.example.com, and metrics:
     latchkey-proxy --listen '[::]:443' --fernet-keys keys.txt --routes routes.yaml \\
       --api-tls /var/lib/latchkey/api --admin 127.0.0.1:9100
+
+  In a cluster, with routes and keys from the operator:
+    latchkey-proxy --listen '[::]:8443' --operator latchkey-operator.latchkey.svc:9443 --operator-tls /link \\
+      --api-tls /session-tls --table-cache /memory/table --admin 0.0.0.0:9100
 
   Behind a load balancer that sends PROXY headers:
     latchkey-proxy --listen 10.0.0.5:8443 --fernet-keys keys.txt --trusted-proxies 10.0.0.0/24
@@ -81,12 +87,26 @@ pub struct Settings {
     #[arg(long, env = "LATCHKEY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
 
+    /// The operator.
+    #[cfg(feature = "operator")]
+    #[command(flatten)]
+    pub operator: OperatorSettings,
+
     /// The limits.
     #[command(flatten)]
     pub limits: Limits,
 }
 
 impl Settings {
+    /// Is there anything that says who is served?
+    pub fn has_a_source(&self) -> bool {
+        #[cfg(feature = "operator")]
+        if self.operator.operator.is_some() {
+            return true;
+        }
+        self.fernet_keys.is_some() || self.routes.is_some()
+    }
+
     /// The threads asked for.
     pub fn data_threads(&self) -> usize {
         if self.data_threads > 0 {

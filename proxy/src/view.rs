@@ -7,6 +7,8 @@ use std::{
 
 use tokio::sync::watch;
 
+#[cfg(feature = "operator")]
+use crate::operator_link::LinkView;
 use crate::{
     admin::{AdminView, Condition, Readiness, TunnelRow},
     door::Door,
@@ -18,10 +20,35 @@ use crate::{
 /// The proxy, as the admin listener sees it.
 #[derive(Debug)]
 pub struct View {
-    /// The proxy.
-    pub door: Arc<Door>,
-    /// The routes file, if there is one.
-    pub routes: Option<watch::Receiver<FileState>>,
+    door: Arc<Door>,
+    routes: Option<watch::Receiver<FileState>>,
+    #[cfg(feature = "operator")]
+    operator: Option<LinkView>,
+}
+
+impl View {
+    /// A proxy whose tables come from whoever embeds it, or that has none.
+    pub fn new(door: Arc<Door>) -> Self {
+        Self {
+            door,
+            routes: None,
+            #[cfg(feature = "operator")]
+            operator: None,
+        }
+    }
+
+    /// With the routes file.
+    #[must_use]
+    pub fn with_file(self, routes: watch::Receiver<FileState>) -> Self {
+        Self { routes: Some(routes), ..self }
+    }
+
+    /// With the link to the operator.
+    #[cfg(feature = "operator")]
+    #[must_use]
+    pub fn with_operator(self, operator: LinkView) -> Self {
+        Self { operator: Some(operator), ..self }
+    }
 }
 
 impl AdminView for View {
@@ -41,6 +68,8 @@ impl AdminView for View {
             let age = state.loaded_at.elapsed().unwrap_or_default();
             conditions.push(Condition::new("routes", true).with_message(message).with_age(age));
         }
+        #[cfg(feature = "operator")]
+        conditions.extend(self.operator.iter().flat_map(LinkView::conditions));
         Readiness { conditions }
     }
 
@@ -85,6 +114,10 @@ impl AdminView for View {
             let applied = state.loaded_at.duration_since(UNIX_EPOCH).unwrap_or_default();
             metrics.routes_applied.set(applied.as_secs_f64());
             metrics.routes_error.set(i64::from(state.last_error.is_some()));
+        }
+        #[cfg(feature = "operator")]
+        if let Some(applied) = self.operator.as_ref().and_then(LinkView::applied) {
+            metrics.routes_applied.set(applied.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         }
     }
 }

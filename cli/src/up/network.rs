@@ -110,7 +110,7 @@ pub fn start(
     };
     let mut proxy = Proxy::start(proxy_parts, &Handle::current()).map_err(|error| said(&error))?;
     let ca = read_ca(&ca_folder)?;
-    let view = View { door: proxy.door().clone(), routes: None };
+    let view = View::new(proxy.door().clone());
     let admin = match admin {
         Some(address) => Some(
             AdminServer::start(address, Arc::new(Pages { view, board }), metrics)

@@ -195,6 +195,17 @@ label! {
     }
 }
 
+#[cfg(feature = "operator")]
+label! {
+    /// What came of an update of the table.
+    UpdateResult as "result" {
+        /// It is in force.
+        Applied = "applied",
+        /// It makes no sense here; the last good table stays.
+        Refused = "refused",
+    }
+}
+
 label! {
     /// The status of an answer of the session API.
     Answer as "code" {

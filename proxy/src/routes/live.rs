@@ -14,12 +14,18 @@ pub struct Live {
     table: ArcSwap<RouteTable>,
     /// Counts publications.
     changed: watch::Sender<u64>,
+    /// The publication that open tunnels were last held against.
+    enforced: watch::Sender<u64>,
 }
 
 impl Live {
     /// Begins with this table.
     pub fn new(table: RouteTable) -> Arc<Self> {
-        Arc::new(Self { table: ArcSwap::from_pointee(table), changed: watch::Sender::new(0) })
+        Arc::new(Self {
+            table: ArcSwap::from_pointee(table),
+            changed: watch::Sender::new(0),
+            enforced: watch::Sender::new(0),
+        })
     }
 
     /// The table in force.
@@ -32,10 +38,28 @@ impl Live {
         look(&self.table.load())
     }
 
-    /// Puts a table in force and tells every subscriber.
-    pub fn publish(&self, table: RouteTable) {
+    /// Puts a table in force and tells every subscriber. Gives the number of this publication, for
+    /// [`Live::enforced`].
+    pub fn publish(&self, table: RouteTable) -> u64 {
         self.table.store(Arc::new(table));
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        let mut number = 0;
+        self.changed.send_modify(|count| {
+            *count = count.saturating_add(1);
+            number = *count;
+        });
+        number
+    }
+
+    /// Waits until every tunnel that this publication, or a later one, does not allow was told to end. A new visitor
+    /// and a new tunnel meet the table from the moment it was published.
+    pub async fn enforced(&self, publication: u64) {
+        // The sender is ours: there is no error to wait for.
+        let _ = self.enforced.subscribe().wait_for(|done| *done >= publication).await;
+    }
+
+    /// Every open tunnel was held against a table that was read after this publication.
+    pub(crate) fn set_enforced(&self, publication: u64) {
+        self.enforced.send_modify(|done| *done = publication.max(*done));
     }
 
     /// How often a table was published.
@@ -111,6 +135,18 @@ mod tests {
         subscriber.changed().await;
         assert_eq!(subscriber.current().revision, 3);
         assert!(timeout(Duration::from_mins(1), subscriber.changed()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_publication_is_enforced_once_tunnels_were_held_against_it_or_a_later_one() {
+        let live = Live::new(table(1));
+        let (first, second) = (live.publish(table(2)), live.publish(table(3)));
+        let waits = |number| timeout(Duration::from_mins(1), live.enforced(number));
+        assert!(waits(first).await.is_err());
+        live.set_enforced(second);
+        live.set_enforced(first);
+        assert!(waits(first).await.is_ok() && waits(second).await.is_ok());
+        assert!(waits(live.publish(table(4))).await.is_err());
     }
 
     #[tokio::test]

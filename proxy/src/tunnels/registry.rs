@@ -11,6 +11,7 @@ use policy::ReportedVersion;
 use snitun::{cipher::CipherKind, driver::TunnelHandle, token::LatchkeyClaims, version::ProtocolVersion};
 use tokio::sync::Notify;
 
+use super::changes::Changes;
 use crate::{
     metrics::TunnelOpenResult,
     session_api::{Report, Reports},
@@ -77,6 +78,7 @@ pub struct Instance {
     pub visitors: Gauge,
     /// Visitors that wait for a tunnel.
     pub parked: Gauge,
+    changes: Arc<Changes>,
 }
 
 #[derive(Debug, Default)]
@@ -104,9 +106,10 @@ pub enum Claim {
 }
 
 impl Instance {
-    fn new(name: Arc<str>) -> Self {
+    fn new(name: Arc<str>, changes: Arc<Changes>) -> Self {
         Self {
             name,
+            changes,
             state: Mutex::default(),
             arrived: Notify::new(),
             visitors: Gauge::default(),
@@ -170,6 +173,7 @@ impl Instance {
         state.reported.clone_from(&session.reported);
         state.live.push(Live { number, tunnel: tunnel.clone(), session: session.clone(), leaving: false });
         drop(state);
+        self.changes.note(&self.name);
         self.arrived.notify_waiters();
         Claim::Won { number, replaced, moved }
     }
@@ -179,8 +183,13 @@ impl Instance {
         let mut state = self.lock();
         let before = state.live.len();
         state.live.retain(|live| live.number != number);
-        if state.live.len() < before && state.live.is_empty() {
+        let went = state.live.len() < before;
+        if went && state.live.is_empty() {
             state.lost_at = Some(now);
+        }
+        drop(state);
+        if went {
+            self.changes.note(&self.name);
         }
     }
 
@@ -231,9 +240,15 @@ impl Instance {
 #[derive(Debug, Default)]
 pub struct Registry {
     instances: RwLock<HashMap<Arc<str>, Arc<Instance>, foldhash::fast::RandomState>>,
+    changes: Arc<Changes>,
 }
 
 impl Registry {
+    /// Whose tunnels came or went.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
+    }
+
     /// The instance of that name, if it was ever held or asked for.
     pub fn get(&self, name: &str) -> Option<Arc<Instance>> {
         self.instances.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
@@ -246,7 +261,10 @@ impl Registry {
         }
         let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
         let name: Arc<str> = name.into();
-        instances.entry(name.clone()).or_insert_with(|| Arc::new(Instance::new(name))).clone()
+        instances
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Instance::new(name, self.changes.clone())))
+            .clone()
     }
 
     /// All of them.

@@ -15,6 +15,7 @@ mod client_address;
 mod draining;
 mod drop_in;
 mod limits;
+mod operator;
 mod parking;
 mod routes;
 mod sessions;

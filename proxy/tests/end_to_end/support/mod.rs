@@ -1,6 +1,7 @@
 //! What the tests share: processes, visitors, agents, and waiting with an end.
 
 mod agent;
+mod operator;
 mod process;
 mod real_agent;
 mod visitor;
@@ -14,6 +15,7 @@ use tokio::{
 };
 
 pub use agent::{Agent, sealed, token, with_claims};
+pub use operator::{Attached, Authority, Operator, REPLICA};
 pub use process::Proxy;
 pub use real_agent::{RealAgent, State};
 pub use visitor::{Visitor, hello};

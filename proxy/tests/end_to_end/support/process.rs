@@ -18,7 +18,11 @@ use serde_json::Value;
 use snitun::token::FernetKeys;
 use tempfile::TempDir;
 
-use super::{get, until};
+use super::{
+    get,
+    operator::{OPERATOR_NAME, Operator, REPLICA},
+    until,
+};
 
 /// A running program that ends with its owner. Its log is shown when the test fails.
 #[derive(Debug)]
@@ -71,6 +75,16 @@ impl Process {
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
+
+    /// The address that a line of its log has, once there is one.
+    async fn said(&mut self, message: &str) -> SocketAddr {
+        until(&format!("it says {message}"), || {
+            assert!(self.is_running(), "it ended: {}", self.log());
+            std::future::ready(said_address(&self.log(), message).is_some())
+        })
+        .await;
+        said_address(&self.log(), message).unwrap()
+    }
 }
 
 impl Drop for Process {
@@ -87,11 +101,94 @@ impl Drop for Process {
 #[derive(Debug)]
 struct Place {
     folder: TempDir,
-    has_routes: bool,
+    source: Source,
     args: Vec<String>,
     /// File descriptors it is started with.
     descriptors: u32,
     started: AtomicU32,
+}
+
+impl Place {
+    fn new(source: Source, args: &[&str], descriptors: u32) -> Arc<Self> {
+        // The visitors and agents of all tests are in this process.
+        byte_relay::descriptors::take_all();
+        Arc::new(Self {
+            folder: tempfile::tempdir().unwrap(),
+            source,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            descriptors,
+            started: AtomicU32::new(0),
+        })
+    }
+
+    async fn start(self: &Arc<Self>, address: &str) -> Starting {
+        let path = |name: &str| self.folder.path().join(name).to_str().unwrap().to_owned();
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let start = format!("ulimit -S -n {} && exec \"$0\" \"$@\"", self.descriptors);
+        let mut args = vec!["-c".to_owned(), start, env!("CARGO_BIN_EXE_latchkey-proxy").to_owned()];
+        args.extend(
+            ["--listen", address, "--admin", "127.0.0.1:0", "--data-threads", "1", "--log-format", "json"]
+                .map(str::to_owned),
+        );
+        args.extend(["--api-tls".to_owned(), path("api-tls")]);
+        let fernet_keys = ["--fernet-keys".to_owned(), path("fernet.keys")];
+        match self.source {
+            Source::Nowhere => args.extend(fernet_keys),
+            Source::File => {
+                args.extend(fernet_keys);
+                args.extend(["--routes".to_owned(), path("routes.yaml")]);
+            }
+            Source::Operator(operator) => {
+                args.extend(["--operator".to_owned(), operator.to_string()]);
+                args.extend(
+                    ["--operator-name", OPERATOR_NAME, "--replica", REPLICA, "--domain", "ui.example.com"]
+                        .map(str::to_owned),
+                );
+                args.extend(["--operator-tls".to_owned(), path("link")]);
+                args.extend(["--table-cache".to_owned(), path("table")]);
+            }
+        }
+        args.extend(self.args.iter().cloned());
+        let log = self.folder.path().join(format!("proxy-{number}.log"));
+        let mut process = Process::start("/bin/sh", &args, log);
+        let admin = process.said("admin listener").await;
+        Starting { process, admin, place: self.clone() }
+    }
+}
+
+/// Where its routes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Nowhere,
+    File,
+    Operator(SocketAddr),
+}
+
+/// A proxy that may not listen yet.
+#[derive(Debug)]
+pub struct Starting {
+    process: Process,
+    /// Where it shows itself.
+    pub admin: SocketAddr,
+    place: Arc<Place>,
+}
+
+impl Starting {
+    /// Waits until visitors and agents may come.
+    pub async fn listens(self) -> Proxy {
+        let Self { mut process, admin, place } = self;
+        let address = process.said("listening").await;
+        Proxy { process, address, admin, place }
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// It does not listen.
+    pub fn is_waiting(&mut self) -> bool {
+        self.process.is_running() && said_address(&self.process.log(), "listening").is_none()
+    }
 }
 
 /// A running proxy.
@@ -131,54 +228,25 @@ impl Proxy {
     }
 
     async fn first(routes: Option<&str>, args: &[&str], descriptors: u32) -> Self {
-        // The visitors and agents of all tests are in this process.
-        byte_relay::descriptors::take_all();
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("fernet.keys"), key_line()).unwrap();
-        let place = Arc::new(Place {
-            folder,
-            has_routes: routes.is_some(),
-            args: args.iter().map(|&arg| arg.to_owned()).collect(),
-            descriptors,
-            started: AtomicU32::new(0),
-        });
+        let source = if routes.is_some() { Source::File } else { Source::Nowhere };
+        let place = Place::new(source, args, descriptors);
+        fs::write(place.folder.path().join("fernet.keys"), key_line()).unwrap();
         if let Some(routes) = routes {
             fs::write(place.folder.path().join("routes.yaml"), routes).unwrap();
         }
-        Self::at("127.0.0.1:0", place).await
+        place.start("127.0.0.1:0").await.listens().await
+    }
+
+    /// With an operator, and the link's files of its authority.
+    pub async fn with_operator(operator: &Operator, args: &[&str]) -> Starting {
+        let place = Place::new(Source::Operator(operator.address), args, 1024);
+        operator.authority.write_link(&place.folder.path().join("link"));
+        place.start("127.0.0.1:0").await
     }
 
     /// A new process on the same port, with the same files.
     pub async fn successor(&self) -> Self {
-        Self::at(&self.address.to_string(), self.place.clone()).await
-    }
-
-    async fn at(address: &str, place: Arc<Place>) -> Self {
-        let path = |name: &str| place.folder.path().join(name).to_str().unwrap().to_owned();
-        let number = place.started.fetch_add(1, Ordering::Relaxed);
-        let start = format!("ulimit -S -n {} && exec \"$0\" \"$@\"", place.descriptors);
-        let mut args = vec!["-c".to_owned(), start, env!("CARGO_BIN_EXE_latchkey-proxy").to_owned()];
-        args.extend(
-            ["--listen", address, "--admin", "127.0.0.1:0", "--data-threads", "1", "--log-format", "json"]
-                .map(str::to_owned),
-        );
-        args.extend(["--fernet-keys".to_owned(), path("fernet.keys")]);
-        args.extend(["--api-tls".to_owned(), path("api-tls")]);
-        if place.has_routes {
-            args.extend(["--routes".to_owned(), path("routes.yaml")]);
-        }
-        args.extend(place.args.iter().cloned());
-        let mut process =
-            Process::start("/bin/sh", &args, place.folder.path().join(format!("proxy-{number}.log")));
-        until("the proxy listens", || {
-            assert!(process.is_running(), "it ended: {}", process.log());
-            std::future::ready(said_address(&process.log(), "listening").is_some())
-        })
-        .await;
-        let log = process.log();
-        let address = said_address(&log, "listening").unwrap();
-        let admin = said_address(&log, "admin listener").unwrap();
-        Self { process, address, admin, place }
+        self.place.start(&self.address.to_string()).await.listens().await
     }
 
     /// A file of its folder.

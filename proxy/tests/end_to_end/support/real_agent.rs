@@ -22,6 +22,13 @@ impl State {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// One, and the key that is in it. A test that talks meanwhile asks for the key first: the agent may have to be built.
+    pub fn with_key() -> (Self, [String; 1]) {
+        let state = Self::new();
+        let key = state.key();
+        (state, [key])
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -47,11 +54,19 @@ pub struct RealAgent {
 impl RealAgent {
     /// Joins with a bundle for the proxy's session API.
     pub fn join(proxy: &Proxy, state: &State, args: &[&str]) -> Self {
+        Self::join_with(proxy, state, None, args)
+    }
+
+    /// The same with a token that lets its key in.
+    pub fn join_with(proxy: &Proxy, state: &State, token: Option<&str>, args: &[&str]) -> Self {
         let bundle = state.path("bundle.json");
         let ca = fs::read_to_string(proxy.path("api-tls/ca.crt")).unwrap();
         let server = proxy.address.to_string();
-        let text = json!({"server": server, "serverName": "connect.ui.example.com", "ca": ca}).to_string();
-        fs::write(&bundle, text).unwrap();
+        let mut text = json!({"server": server, "serverName": "connect.ui.example.com", "ca": ca});
+        if let Some(token) = token {
+            text["joinToken"] = token.into();
+        }
+        fs::write(&bundle, text.to_string()).unwrap();
         let mut all =
             ["--join", bundle.to_str().unwrap(), "--state", &state.folder()].map(str::to_owned).to_vec();
         all.extend(args.iter().map(|&arg| arg.to_owned()));
