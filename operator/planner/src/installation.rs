@@ -13,7 +13,7 @@ use crate::inventory::Settings;
 /// | its name, or nothing | any | not among those it serves | no |
 ///
 /// Whoever is not served gets no route and no status: that is for the installation that serves it.
-pub(crate) fn serves(settings: &Settings, namespace: &str, asked: &str) -> bool {
+pub fn serves(settings: &Settings, namespace: &str, asked: &str) -> bool {
     let meant = if asked.is_empty() { settings.spec.default } else { asked == settings.name };
     let namespaces = &settings.spec.namespaces;
     meant && (namespaces.is_empty() || namespaces.iter().any(|served| served == namespace))

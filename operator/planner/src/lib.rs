@@ -41,6 +41,7 @@ mod tunnel_status;
 mod wish;
 
 pub use events::{Event, EventKind, Subject};
+pub use installation::serves;
 pub use inventory::{
     Applied, CertificateFacts, Facts, Inventory, Proof, ProofAnswer, ReleasedLabel, Report, Seed, Settings,
     Tunnel,

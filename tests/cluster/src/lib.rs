@@ -28,6 +28,7 @@ mod error;
 mod exchange;
 mod folder;
 mod kubectl;
+mod name_server;
 mod namespace;
 mod process;
 mod suite;
@@ -37,6 +38,7 @@ pub use control_plane::ControlPlane;
 pub use error::ClusterError;
 pub use exchange::Answer;
 pub use kubectl::Output;
+pub use name_server::NameServer;
 pub use namespace::{TestError, TestNamespace};
 pub use suite::Suite;
 

@@ -8,6 +8,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod domains;
 mod leader;
 mod line;
 mod observe;
@@ -19,7 +20,8 @@ use libtest_mimic::Trial;
 
 fn main() -> ExitCode {
     let parts: &[fn(&Suite) -> Vec<Trial>] = &[
-        leader::tests, //
+        domains::tests, //
+        leader::tests,
         observe::tests,
     ];
     Suite::run(|suite| parts.iter().flat_map(|part| part(suite)).collect())
