@@ -1,6 +1,7 @@
 //! A map in order, made for plans: cheap to fill with many, cheap to copy, cheap to change one entry of a copy.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Index;
 use std::sync::Arc;
@@ -98,7 +99,8 @@ impl<K: Ord + Clone, V: Clone> Ordered<K, V> {
         }
     }
 
-    pub(crate) fn insert(&mut self, key: K, value: V) {
+    /// Puts a value in.
+    pub fn insert(&mut self, key: K, value: V) {
         if self.runs.get_prev(&key).is_none() {
             // It comes before all others: the first run's bound goes down to it. Or there is no run yet.
             let first = self.runs.get_min().map(|(bound, _)| bound.clone());
@@ -126,7 +128,8 @@ impl<K: Ord + Clone, V: Clone> Ordered<K, V> {
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &K) {
+    /// Takes an entry away.
+    pub fn remove(&mut self, key: &K) {
         let Some((bound, run)) = self.runs.get_prev_mut(key) else { return };
         let Ok(at) = run.binary_search_by(|(known, _)| known.cmp(key)) else { return };
         self.length -= 1;
@@ -203,6 +206,13 @@ impl<K, V> Default for Ordered<K, V> {
     }
 }
 
+/// Entries in any order; of several with one key the last counts.
+impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for Ordered<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        Self::of(entries.into_iter().collect::<BTreeMap<_, _>>())
+    }
+}
+
 impl<K: Ord + PartialEq, V: PartialEq> PartialEq for Ordered<K, V> {
     fn eq(&self, other: &Self) -> bool {
         self.runs.ptr_eq(&other.runs) || (self.length == other.length && self.iter().eq(other))
@@ -261,8 +271,6 @@ impl<'a, K, V> Iterator for Iter<'a, K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;

@@ -79,13 +79,12 @@ impl Previous {
     /// one that was given up). The first plan's revision
     /// follows the one that proxies have applied.
     pub fn restore(inventory: &Inventory) -> Self {
-        let restored = |(id, object): (&InstanceId, &Arc<Observed<resources::RemoteInstance>>)| {
+        let instance = |(id, object): (&InstanceId, &Arc<Observed<resources::RemoteInstance>>)| {
             let status = match &**object {
                 Observed::Readable(object) => object.status.clone()?,
                 Observed::Unreadable(nonsense) => nonsense.status()?,
             };
-            let report = Arc::new(report(&status));
-            Some((id.clone(), Arc::new(Entry { report, status: Arc::new(status), ..Entry::default() })))
+            Some((id.clone(), Arc::new(status)))
         };
         let block = |(name, object): (&String, &Arc<Observed<resources::VersionBlock>>)| {
             let status = match &**object {
@@ -94,13 +93,27 @@ impl Previous {
             };
             Some((name.clone(), Arc::new(status)))
         };
-        let entries = Ordered::of(inventory.instances.iter().filter_map(restored));
+        let instances = inventory.instances.iter().filter_map(instance);
+        Self::remember(inventory, instances, inventory.blocks.iter().filter_map(block).collect())
+    }
+
+    /// The same from statuses that are kept apart from the objects, in the order of the instances' ids.
+    pub fn remember(
+        inventory: &Inventory,
+        instances: impl IntoIterator<Item = (InstanceId, Arc<RemoteInstanceStatus>)>,
+        blocks: OrdMap<String, Arc<VersionBlockStatus>>,
+    ) -> Self {
+        let entry = |(id, status): (InstanceId, Arc<RemoteInstanceStatus>)| {
+            let report = Arc::new(report(&status));
+            (id, Arc::new(Entry { report, status, ..Entry::default() }))
+        };
+        let entries = Ordered::of(instances.into_iter().map(entry));
         let status = |(id, entry): (&InstanceId, &Arc<Entry>)| (id.clone(), Arc::clone(&entry.status));
         Self {
             revision: inventory.facts.applied.revision.unwrap_or_default(),
             instances: Ordered::of(entries.iter().map(status)),
             entries,
-            block_statuses: inventory.blocks.iter().filter_map(block).collect(),
+            block_statuses: blocks,
             ..Self::default()
         }
     }

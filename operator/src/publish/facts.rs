@@ -103,8 +103,8 @@ impl Facts {
         for told in batch.told {
             self.heard += 1;
             // The text of an id is shared with the table.
-            let named = table.and_then(|table| table.get_key_value(told.id.as_str()));
-            let id = named.map_or_else(|| told.id.clone(), |(id, _)| id.clone());
+            let named = table.and_then(|table| table.get(told.id.as_str()));
+            let id = named.map_or_else(|| told.id.clone(), |route| route.id.clone());
             if named.is_none() && known.seen.len() >= room && !known.seen.contains_key(&id) {
                 taken.dropped += 1;
                 continue;

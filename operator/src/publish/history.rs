@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use imbl::OrdMap;
 use operator_link::Position;
+use planner::Ordered;
 use route_table::{HostName, InstanceId, Route};
 
 use super::limits::Limits;
 
 /// Every route, as a plan has them.
-pub(crate) type Routes = OrdMap<InstanceId, Arc<Route>>;
+pub(crate) type Routes = Ordered<InstanceId, Arc<Route>>;
 
 /// A table as proxies are told it.
 #[derive(Debug)]
@@ -58,9 +58,7 @@ impl History {
                 self.tables.clear();
                 0
             }
-            Some(newest) => {
-                newest.routes.diff(&next.routes).take(limits.kept_changes.saturating_add(1)).count()
-            }
+            Some(newest) => next.routes.changes_since(&newest.routes).len(),
             None => 0,
         };
         self.tables.push_back((Arc::new(next), changes));

@@ -39,8 +39,8 @@ fn a_change_of_everything_keeps_no_second_table_in_memory() {
     // Small changes after it are kept, until together they are too many.
     let mut next = routes(100, 2);
     for revision in 3..=5 {
-        for (id, route) in routes(4, revision) {
-            next.insert(id, route);
+        for (id, route) in &routes(4, revision) {
+            next.insert(id.clone(), route.clone());
         }
         assert!(history.push(table(1, revision, &next), &limits()));
     }

@@ -28,7 +28,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use imbl::OrdMap;
 use operator_link::Position;
 use operator_link::limits::MAX_TOKEN_KEYS;
-use planner::{Applied, Report, Timestamp};
+use planner::{Applied, Ordered, Report, Timestamp};
 use route_table::{HostName, InstanceId, Route};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -88,7 +88,7 @@ impl Publisher {
     }
 
     /// The table that proxies should have. Of several published quickly, a proxy may only see the last.
-    pub fn publish(&self, domain: HostName, revision: u64, routes: OrdMap<InstanceId, Arc<Route>>) {
+    pub fn publish(&self, domain: HostName, revision: u64, routes: Ordered<InstanceId, Arc<Route>>) {
         let (term, mut history) = {
             let standing = self.standing.borrow();
             (standing.term, History::clone(&standing.history))

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use imbl::ordmap::DiffItem;
 use operator_link::limits::MAX_FACTS;
 use operator_link::wire::from_proxy::Message as Heard;
 use operator_link::wire::operator_link_server::OperatorLink;
@@ -18,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::enrol::{self, Enrolments, Refusal};
 use super::facts::Batch;
-use super::history::{Published, Routes};
+use super::history::Published;
 use super::roster::Arrival;
 use super::session::{Session, Step};
 use super::standing::Standing;
@@ -236,11 +235,9 @@ impl Stream {
         let Published { position, domain, routes, at: _ } = to;
         if let Some(from) = from {
             self.publisher.counting.sent_changes.one();
-            let changed = from.routes.diff(routes).filter_map(|change| match change {
-                DiffItem::Add(_, route) | DiffItem::Update { new: (_, route), .. } => Some(Arc::clone(route)),
-                DiffItem::Remove(..) => None,
-            });
-            let removed = removed(&from.routes, routes);
+            let changes = routes.changes_since(&from.routes);
+            let changed = changes.iter().filter_map(|(_, route)| route.cloned());
+            let removed = changes.iter().filter(|(_, route)| route.is_none()).map(|(id, _)| (*id).clone());
             self.send(writer.change(*position, from.position, domain, changed, removed)).await
         } else {
             self.publisher.counting.sent_everything.one();
@@ -370,10 +367,3 @@ impl Stream {
 
 /// There is nobody at the other end any more.
 struct Gone;
-
-fn removed<'a>(from: &'a Routes, to: &'a Routes) -> impl Iterator<Item = route_table::InstanceId> + 'a {
-    from.diff(to).filter_map(|change| match change {
-        DiffItem::Remove(id, _) => Some(id.clone()),
-        DiffItem::Add(..) | DiffItem::Update { .. } => None,
-    })
-}

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use imbl::OrdMap;
 use latchkey_operator::publish::{
     Counters, Enrolments, Limits, Publisher, Refusal, RefusalKind, ServerTls, serve,
 };
+use planner::Ordered;
 use route_table::{Fingerprint, InstanceId, Route};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
-pub(crate) type Routes = OrdMap<InstanceId, Arc<Route>>;
+pub(crate) type Routes = Ordered<InstanceId, Arc<Route>>;
 
 /// An operator without Kubernetes.
 pub(crate) struct Rig {

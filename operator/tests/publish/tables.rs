@@ -33,7 +33,7 @@ async fn everything_first_then_what_changed() {
 
     let changed = route(7, 2);
     table.insert(changed.id.clone(), changed);
-    table.remove("homes/house-8");
+    table.remove(&"homes/house-8".parse().unwrap());
     rig.publish(2, &table);
     assert_eq!((proxy.read_update().await, proxy.from), (at(3, 2), Some(at(3, 1))));
     assert!(proxy.has(&table));

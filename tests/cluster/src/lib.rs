@@ -40,6 +40,7 @@ pub use exchange::Answer;
 pub use kubectl::Output;
 pub use name_server::NameServer;
 pub use namespace::{TestError, TestNamespace};
+pub use process::Process;
 pub use suite::Suite;
 
 /// A kubeconfig: tests use its cluster instead of starting one.

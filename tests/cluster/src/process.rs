@@ -13,7 +13,7 @@ const TAIL: usize = 15;
 
 /// A running server. Dropping it ends it, by its own id.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -24,10 +24,21 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `program` with its output in `log`.
-    pub(crate) fn start(
+    pub fn start(
         name: &'static str,
         program: &Path,
         arguments: &[String],
+        log: PathBuf,
+    ) -> Result<Self, ClusterError> {
+        Self::start_with(name, program, arguments, &[], log)
+    }
+
+    /// The same with more in its environment.
+    pub fn start_with(
+        name: &'static str,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, PathBuf)],
         log: PathBuf,
     ) -> Result<Self, ClusterError> {
         let io = |what: &str| ClusterError::io(format!("{what} {name}"));
@@ -36,6 +47,7 @@ impl Process {
         let mut command = command(program, keep);
         command
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stderr(output.try_clone().map_err(io("the log of"))?)
             .stdout(output);
@@ -49,6 +61,28 @@ impl Process {
         let child =
             child.recv().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())).map_err(io("starting"))?;
         Ok(Self { name, child, log, keep, _thread: alive })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it at once, as `kill -9` does.
+    pub fn kill(&mut self) -> Result<(), ClusterError> {
+        let io = || ClusterError::io(format!("ending {}", self.name));
+        self.child.kill().map_err(io())?;
+        self.child.wait().map_err(io()).map(drop)
+    }
+
+    /// Has it ended? How?
+    pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>, ClusterError> {
+        self.child.try_wait().map_err(ClusterError::io(format!("asking for {}", self.name)))
     }
 
     /// An error if it has ended.
