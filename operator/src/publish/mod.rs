@@ -38,6 +38,7 @@ pub use enrol::{Enrolments, Refusal, RefusalKind};
 pub use limits::Limits;
 pub use roster::ProxyState;
 pub use server::{ServerTls, serve};
+pub(crate) use tls::names as certificate_names;
 pub use tls::{TlsError, server_config};
 
 use counters::Counting;
