@@ -105,10 +105,7 @@ impl Source {
 
     /// Waits until there is somebody to serve. A proxy that knows no routes yet accepts nobody: an agent that is turned
     /// away as unknown comes back minutes later, one that cannot connect at once.
-    #[cfg_attr(
-        not(feature = "operator"),
-        expect(clippy::unused_async, clippy::unused_self, reason = "an operator may be late")
-    )]
+    #[cfg_attr(not(feature = "operator"), expect(clippy::unused_async, reason = "an operator may be late"))]
     pub(crate) async fn is_there(&self) {
         #[cfg(feature = "operator")]
         if let Self::Operator(link) = self {
