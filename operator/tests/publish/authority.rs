@@ -28,6 +28,10 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     pub(crate) fn identity(&self, names: &[&str]) -> Identity {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().unwrap();

@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a test that cannot go on has failed"
 )]
 
@@ -12,6 +13,7 @@ mod admission;
 mod authority;
 mod enrolling;
 mod proxy;
+mod real_proxy;
 mod rig;
 mod seen;
 mod tables;

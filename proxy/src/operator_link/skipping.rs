@@ -6,9 +6,10 @@ use operator_link::{Position, wire};
 
 /// Refusals in a row are answered at once, then after this, then after twice that, ...
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// ... up to this. An operator answers a refusal with everything: one whose everything is refused, too, would otherwise
+/// ... up to this, which is less than a stream may be silent: an operator that waits for an answer may say nothing
+/// meanwhile. An operator answers a refusal with everything: one whose everything is refused, too, would otherwise
 /// send it as fast as the line allows.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Which update a part belongs to, and whether it is the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ mod tests {
             skipping.answer().unwrap().0.as_secs()
         };
         let waits: Vec<_> = (0..8).map(|_| refuse(&mut skipping)).collect();
-        assert_eq!(waits, [0, 1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(waits, [0, 1, 2, 4, 8, 15, 15, 15]);
         skipping.took_one();
         assert_eq!(refuse(&mut skipping), 0);
     }

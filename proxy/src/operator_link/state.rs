@@ -151,7 +151,9 @@ impl LinkState {
             None => Condition::new("routes", false)
                 .with_message(format!("no operator has sent a table yet{refused}")),
             Some(position) => {
-                let source = if known.applied.is_none() { ", out of the cache" } else { "" };
+                // A leader that has the same table sends nothing.
+                let is_kept = known.applied.is_none() && known.leader.is_none();
+                let source = if is_kept { ", out of the cache" } else { "" };
                 let message = format!("position {position}, {} routes{source}{refused}", known.routes);
                 let table = Condition::new("routes", true).with_message(message);
                 match known.applied {

@@ -1,11 +1,12 @@
-//! docs/limits.md has a row for every limit, with the default that `--help` shows.
+//! docs/limits.md has a row for every limit of proxy and agent, with the default that `--help` shows.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a failed expectation is the message")]
 
-use clap::{Arg, CommandFactory};
-use latchkey_agent::settings::Settings;
+use clap::{Arg, Command, CommandFactory};
 
 const PAGE: &str = include_str!("../../docs/limits.md");
+/// Where the agent's part begins; what is before it is the proxy's.
+const AGENT: &str = "## The agent";
 
 fn shown(arg: &Arg) -> String {
     let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_str().unwrap()).collect();
@@ -20,9 +21,8 @@ fn shown(arg: &Arg) -> String {
     }
 }
 
-#[test]
-fn every_limit_stands_there_with_its_default() {
-    let command = Settings::command();
+/// Every limit of a command has its row on that part of the page.
+fn has_rows(command: &Command, page: &str, at_least: usize) {
     let limits: Vec<_> = command
         .get_arguments()
         .filter(|arg| {
@@ -30,10 +30,16 @@ fn every_limit_stands_there_with_its_default() {
                 || arg.get_id() == "grace"
         })
         .collect();
-    assert!(limits.len() > 5, "the limits are not found any more");
-    let page = PAGE.split("## The agent").nth(1).unwrap();
+    assert!(limits.len() >= at_least, "the limits are not found any more");
     for arg in limits {
         let row = format!("| `--{}` | {} |", arg.get_long().unwrap(), shown(arg));
         assert!(page.contains(&row), "not in docs/limits.md: {row}");
     }
+}
+
+#[test]
+fn every_limit_stands_there_with_its_default() {
+    let (proxy, agent) = PAGE.split_once(AGENT).unwrap();
+    has_rows(&latchkey_proxy::settings::Settings::command(), proxy, 20);
+    has_rows(&latchkey_agent::settings::Settings::command(), agent, 6);
 }
