@@ -88,7 +88,7 @@ impl<K: Ord, V> Ordered<K, V> {
 
 impl<K: Ord + Clone, V: Clone> Ordered<K, V> {
     /// Of entries in order, each key once.
-    pub(crate) fn of(entries: impl IntoIterator<Item = (K, V)>) -> Self {
+    pub fn of(entries: impl IntoIterator<Item = (K, V)>) -> Self {
         let (mut entries, mut all) = (entries.into_iter(), Self::default());
         loop {
             let mut run = Vec::with_capacity(MOST);

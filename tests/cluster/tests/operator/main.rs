@@ -12,6 +12,7 @@ mod domains;
 mod leader;
 mod line;
 mod observe;
+mod write_status;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         domains::tests, //
         leader::tests,
         observe::tests,
+        write_status::tests,
     ];
     Suite::run(|suite| parts.iter().flat_map(|part| part(suite)).collect())
 }

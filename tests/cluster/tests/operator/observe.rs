@@ -94,9 +94,11 @@ async fn changes(suite: Suite) -> Result<(), TestError> {
             send(control_plane, Method::POST, &format!("/apis/{API_VERSION}/versionblocks"), &object).await?;
 
             let observer = observe(&control_plane.client(), &Scope::All).await?;
-            // A first list is whole.
-            let objects = observer.objects();
-            assert!(objects.instances.contains_key(&*id("early")) && objects.blocks.contains_key(&block));
+            // With the first list, or right behind it: that comes from the API server's cache.
+            until(&observer, "what was there", |objects| {
+                objects.instances.contains_key(&*id("early")) && objects.blocks.contains_key(&block)
+            })
+            .await?;
 
             create(namespace, "late", json!({"enabled": true})).await?;
             let objects =
@@ -134,7 +136,8 @@ async fn statuses(suite: Suite) -> Result<(), TestError> {
             // Alone in a namespace, so that no other test's objects are counted.
             let scope = Scope::Namespaces([namespace.name().to_owned()].into());
             let observer = observe(&control_plane.client(), &scope).await?;
-            let before = observer.objects();
+            let before =
+                until(&observer, "the object", |objects| objects.instances.contains_key(&*id)).await?;
             assert_eq!(before.instances_told[&*id].digest, None);
             let place = format!("{}/lake/status", folder(namespace.name()));
             let patch = json!({"status": {"url": "https://lake.example.com"}});
@@ -162,7 +165,10 @@ async fn outage(suite: Suite) -> Result<(), TestError> {
             }
             let line = Line::open(control_plane).await?;
             let observer = observe(&line.client, &Scope::All).await?;
-            let before = observer.objects();
+            let all = |objects: &Objects| {
+                ["stays", "goes"].iter().all(|name| objects.instances.contains_key(&*id(name)))
+            };
+            let before = until(&observer, "what was there", all).await?;
             line.cut().await;
             create(namespace, "comes", json!({})).await?;
             send(control_plane, Method::DELETE, &format!("{}/goes", folder(namespace.name())), &json!({}))
@@ -195,8 +201,9 @@ async fn one_namespace(suite: Suite) -> Result<(), TestError> {
                     create(other, "cabin", json!({})).await?;
                     let scope = Scope::Namespaces([one.name().to_owned()].into());
                     let observer = observe(&control_plane.client(), &scope).await?;
-                    let seen: Vec<String> =
-                        observer.objects().instances.keys().map(ToString::to_string).collect();
+                    let objects =
+                        until(&observer, "the object", |objects| !objects.instances.is_empty()).await?;
+                    let seen: Vec<String> = objects.instances.keys().map(ToString::to_string).collect();
                     assert_eq!(seen, [format!("{}/lake", one.name())]);
                     Ok(())
                 })
@@ -230,6 +237,12 @@ async fn many(suite: Suite) -> Result<(), TestError> {
             let (took, cost) = (began.elapsed(), resident()? - before);
             let seen = observer.objects().instances.len();
             assert!(seen >= count, "{seen}");
+            // So many at once take longer than a request may.
+            while !send(control_plane, Method::DELETE, &format!("{}?limit=5000", folder(namespace.name())), &json!({}))
+                .await?["items"]
+                .as_array()
+                .is_none_or(Vec::is_empty)
+            {}
             println!("{seen} objects: {took:?}, {} KiB, {} bytes each", cost, cost * 1024 / seen);
             Ok(())
         })

@@ -1,0 +1,385 @@
+//! Which statuses are to be written: those that say something else than the API server has. Pure: the time is an argument.
+//!
+//! Only names wait here. What is written is looked up when its turn comes, so that the newest counts, and an object waits
+//! at most once whatever happens to it meanwhile.
+//!
+//! | an object's status | what becomes of it |
+//! |---|---|
+//! | is what the API server has | nothing |
+//! | was written, and the watch has not shown that yet | nothing: what the API server answered counts |
+//! | was written, and the API server makes something else of it each time | nothing, until another is wanted |
+//! | is wanted otherwise | waits for its turn |
+//! | was changed by somebody else | waits for its turn, and the longer the oftener it happens |
+//! | was refused | waits for longer, or until another is wanted |
+//! | there is no room | dropped and counted; everything is compared again when there is room |
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use planner::{Ordered, Subject};
+use resources::{Observed, RemoteInstanceStatus, VersionBlockStatus};
+use route_table::InstanceId;
+use tokio::time::Instant;
+
+use crate::observe::{Digest, Objects, Said, Told};
+
+/// The first and the longest wait before a status that somebody else changed is set right.
+const CONTESTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
+/// The first and the longest wait before a status that was refused is sent again.
+const REFUSED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mins(30));
+
+/// The statuses that are wanted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    pub(super) instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
+    pub(super) blocks: OrdMap<String, Arc<VersionBlockStatus>>,
+}
+
+/// A status.
+#[derive(Debug, Clone)]
+pub(super) enum Status {
+    Instance(Arc<RemoteInstanceStatus>),
+    Block(Arc<VersionBlockStatus>),
+}
+
+impl Status {
+    pub(super) fn digest(&self) -> Digest {
+        match self {
+            Self::Instance(status) => status.digest(),
+            Self::Block(status) => status.digest(),
+        }
+    }
+}
+
+/// A status to be written now.
+#[derive(Debug, Clone)]
+pub(super) struct Letter {
+    pub(super) subject: Subject,
+    pub(super) status: Status,
+    /// The uid of an object that makes no sense.
+    pub(super) nonsense: Option<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Landing {
+    /// The API server has it, or what it made of it.
+    Written(Told),
+    /// The object is not there any more, or another is.
+    Gone,
+    /// This one is not taken.
+    Refused,
+    /// Nobody's is taken at present.
+    Later,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    most: usize,
+    wanted: Wanted,
+    objects: Objects,
+    queue: VecDeque<Subject>,
+    queued: BTreeSet<Subject>,
+    flying: BTreeMap<Subject, Digest>,
+    written: BTreeMap<Subject, Written>,
+    held: BTreeMap<Subject, Held>,
+    held_until: BTreeSet<(Instant, Subject)>,
+    /// Something was dropped since everything was compared.
+    overflowed: bool,
+    /// Names that were dropped.
+    pub(super) dropped: u64,
+    /// Statuses that somebody else changed.
+    pub(super) contested: u64,
+}
+
+/// What was written last, while the watch has not shown it, or shows something else for it.
+#[derive(Debug)]
+struct Written {
+    wanted: Digest,
+    made_of_it: Told,
+}
+
+/// A status that is left alone for a while.
+#[derive(Debug)]
+struct Held {
+    wanted: Digest,
+    until: Instant,
+    wait: Duration,
+}
+
+impl Outbox {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            wanted: Wanted::default(),
+            objects: Objects::default(),
+            queue: VecDeque::new(),
+            queued: BTreeSet::new(),
+            flying: BTreeMap::new(),
+            written: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_until: BTreeSet::new(),
+            overflowed: false,
+            dropped: 0,
+            contested: 0,
+        }
+    }
+
+    /// How many wait for their turn; those that found no room are one together.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + usize::from(self.overflowed)
+    }
+
+    /// How many are on their way.
+    pub(super) fn flying(&self) -> usize {
+        self.flying.len()
+    }
+
+    /// How many are left alone for a while.
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// When a status that was left alone has its turn.
+    pub(super) fn next_release(&self) -> Option<Instant> {
+        self.held_until.first().map(|(until, _)| *until)
+    }
+
+    /// Other statuses are wanted, or the API server has others.
+    pub(super) fn offer(&mut self, wanted: Wanted, objects: Objects, now: Instant) {
+        let mut changed: Vec<Subject> = Vec::new();
+        let instances = wanted.instances.changes_since(&self.wanted.instances).into_iter();
+        changed.extend(instances.map(|(id, _)| Subject::Instance(id.clone())));
+        let blocks = self.wanted.blocks.diff(&wanted.blocks);
+        changed.extend(blocks.map(|change| Subject::Block(key(&change).clone())));
+        let mut seen = Vec::new();
+        for change in self.objects.instances_told.diff(&objects.instances_told) {
+            seen.push((Subject::Instance(key(&change).clone()), told(&change)));
+        }
+        for change in self.objects.blocks_told.diff(&objects.blocks_told) {
+            seen.push((Subject::Block(key(&change).clone()), told(&change)));
+        }
+        self.wanted = wanted;
+        self.objects = objects;
+        for subject in changed {
+            self.consider(subject, now);
+        }
+        for (subject, (told, before)) in seen {
+            self.see(subject, told, before, now);
+        }
+    }
+
+    /// Compares everything.
+    pub(super) fn compare_all(&mut self, now: Instant) {
+        self.overflowed = false;
+        let instances = self.wanted.instances.keys().cloned().map(Subject::Instance);
+        let blocks = self.wanted.blocks.keys().cloned().map(Subject::Block);
+        for subject in instances.chain(blocks).collect::<Vec<_>>() {
+            self.consider(subject, now);
+        }
+    }
+
+    /// The next status to be written, if one has its turn.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Letter> {
+        while self.next_release().is_some_and(|until| until <= now) {
+            if let Some((_, subject)) = self.held_until.pop_first() {
+                self.consider(subject, now);
+            }
+        }
+        if self.overflowed && self.queue.is_empty() {
+            self.compare_all(now);
+        }
+        while let Some(subject) = self.queue.pop_front() {
+            self.queued.remove(&subject);
+            let Some(status) = self.wanted_of(&subject) else { continue };
+            let digest = status.digest();
+            if self.is_told(&subject, digest) {
+                continue;
+            }
+            self.flying.insert(subject.clone(), digest);
+            let nonsense = self.nonsense(&subject);
+            return Some(Letter { subject, status, nonsense });
+        }
+        None
+    }
+
+    /// One that [`Outbox::next`] gave has come to an end.
+    pub(super) fn landed(&mut self, subject: Subject, landing: Landing, now: Instant) {
+        let Some(wanted) = self.flying.remove(&subject) else { return };
+        match landing {
+            Landing::Written(made_of_it) => {
+                // A write that changes nothing brings no news by the watch, and neither does one that it has shown.
+                let shown = self.seen(&subject).is_none_or(|seen| seen.revision >= made_of_it.revision);
+                if shown && made_of_it.digest == Some(wanted) {
+                    self.written.remove(&subject);
+                } else {
+                    self.written.insert(subject.clone(), Written { wanted, made_of_it });
+                }
+            }
+            Landing::Gone => self.hold(&subject, wanted, CONTESTED, now),
+            Landing::Refused => self.hold(&subject, wanted, REFUSED, now),
+            Landing::Later => {}
+        }
+        // Another may be wanted by now.
+        self.consider(subject, now);
+    }
+
+    /// The watch shows something else for an object than before.
+    fn see(&mut self, subject: Subject, told: Option<Told>, before: Option<Told>, now: Instant) {
+        let Some(told) = told else {
+            self.forget(&subject);
+            return;
+        };
+        let wanted = self.wanted_of(&subject).map(|status| status.digest());
+        // The watch may be faster than the answer.
+        let mut ours = self.flying.get(&subject).is_some_and(|flying| told.digest == Some(*flying));
+        let undone = before.is_some_and(|before| before.digest == wanted);
+        let mut overwritten = false;
+        if let Some(written) = self.written.get(&subject)
+            && told.revision >= written.made_of_it.revision
+        {
+            ours |= told == written.made_of_it;
+            overwritten = told.digest != written.made_of_it.digest && Some(written.wanted) == wanted;
+            if overwritten || written.made_of_it.digest == Some(written.wanted) {
+                self.written.remove(&subject);
+            }
+        }
+        if let Some(wanted) = wanted
+            && (undone || overwritten)
+            && !ours
+            && told.digest != Some(wanted)
+            && !self.is_told(&subject, wanted)
+        {
+            self.contested += 1;
+            self.hold(&subject, wanted, CONTESTED, now);
+        }
+        self.consider(subject, now);
+    }
+
+    fn forget(&mut self, subject: &Subject) {
+        self.written.remove(subject);
+        if let Some(held) = self.held.remove(subject) {
+            self.held_until.remove(&(held.until, subject.clone()));
+        }
+    }
+
+    /// Lets it wait, longer each time.
+    fn hold(&mut self, subject: &Subject, wanted: Digest, waits: (Duration, Duration), now: Instant) {
+        let known = self.held.remove(subject);
+        let wait = match known {
+            Some(known) => {
+                self.held_until.remove(&(known.until, subject.clone()));
+                // After a time of peace, or for another status, it begins anew.
+                let again = known.wanted == wanted && now < known.until + known.wait * 4;
+                if again { (known.wait * 2).clamp(waits.0, waits.1) } else { waits.0 }
+            }
+            None => waits.0,
+        };
+        let until = now + wait;
+        self.held.insert(subject.clone(), Held { wanted, until, wait });
+        self.held_until.insert((until, subject.clone()));
+    }
+
+    /// Puts it into the queue, if it is to be written.
+    fn consider(&mut self, subject: Subject, now: Instant) {
+        // Looked at again when it has landed.
+        if self.flying.contains_key(&subject) || self.queued.contains(&subject) {
+            return;
+        }
+        let Some(wanted) = self.wanted_of(&subject).map(|status| status.digest()) else {
+            self.forget(&subject);
+            return;
+        };
+        if let Some(held) = self.held.get(&subject) {
+            if held.wanted == wanted && now < held.until {
+                return;
+            }
+            if held.wanted != wanted || now >= held.until + held.wait * 4 {
+                self.held_until.remove(&(held.until, subject.clone()));
+                self.held.remove(&subject);
+            }
+        }
+        if self.is_told(&subject, wanted) {
+            return;
+        }
+        if self.queue.len() >= self.most {
+            self.dropped += 1;
+            self.overflowed = true;
+            return;
+        }
+        self.queued.insert(subject.clone());
+        self.queue.push_back(subject);
+    }
+
+    /// Does the API server have it, as far as anybody knows? Of an object that is not there nothing can be told.
+    fn is_told(&self, subject: &Subject, wanted: Digest) -> bool {
+        let Some(seen) = self.seen(subject) else { return true };
+        match self.written.get(subject) {
+            // What is seen is older than what was written.
+            Some(written) if seen.revision < written.made_of_it.revision => written.wanted == wanted,
+            Some(written) if written.wanted == wanted && written.made_of_it.digest == seen.digest => true,
+            _ => seen.digest == Some(wanted),
+        }
+    }
+
+    fn seen(&self, subject: &Subject) -> Option<Told> {
+        match subject {
+            Subject::Instance(id) => self.objects.instances_told.get(id).copied(),
+            Subject::Block(name) => self.objects.blocks_told.get(name).copied(),
+        }
+    }
+
+    fn wanted_of(&self, subject: &Subject) -> Option<Status> {
+        match subject {
+            Subject::Instance(id) => self.wanted.instances.get(id).cloned().map(Status::Instance),
+            Subject::Block(name) => self.wanted.blocks.get(name).cloned().map(Status::Block),
+        }
+    }
+
+    fn nonsense(&self, subject: &Subject) -> Option<String> {
+        let unreadable = match subject {
+            Subject::Instance(id) => self
+                .objects
+                .instances
+                .get(id)
+                .is_some_and(|object| matches!(**object, Observed::Unreadable(_))),
+            Subject::Block(name) => self
+                .objects
+                .blocks
+                .get(name)
+                .is_some_and(|object| matches!(**object, Observed::Unreadable(_))),
+        };
+        unreadable.then(|| uid(&self.objects, subject).unwrap_or_default())
+    }
+}
+
+/// The uid of an object.
+pub(super) fn uid(objects: &Objects, subject: &Subject) -> Option<String> {
+    match subject {
+        Subject::Instance(id) => objects.instances.get(id)?.metadata().uid.clone(),
+        Subject::Block(name) => objects.blocks.get(name)?.metadata().uid.clone(),
+    }
+}
+
+/// What is told now, and what was told before.
+fn told(change: &DiffItem<'_, '_, impl Sized, Told>) -> (Option<Told>, Option<Told>) {
+    match change {
+        DiffItem::Add(_, told) => (Some(**told), None),
+        DiffItem::Update { old: (_, old), new: (_, new) } => (Some(**new), Some(**old)),
+        DiffItem::Remove(_, told) => (None, Some(**told)),
+    }
+}
+
+fn key<'a, K, V>(change: &DiffItem<'a, 'a, K, V>) -> &'a K {
+    match change {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => key,
+    }
+}
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;
