@@ -236,9 +236,9 @@ impl Stream {
         if let Some(from) = from {
             self.publisher.counting.sent_changes.one();
             let changes = routes.changes_since(&from.routes);
-            let changed = changes.iter().filter_map(|(_, route)| route.cloned());
-            let removed = changes.iter().filter(|(_, route)| route.is_none()).map(|(id, _)| (*id).clone());
-            self.send(writer.change(*position, from.position, domain, changed, removed)).await
+            let there = changes.iter().filter_map(|(_, route)| route.cloned());
+            let gone = changes.iter().filter(|(_, route)| route.is_none()).map(|(id, _)| (*id).clone());
+            self.send(writer.change(*position, from.position, domain, there, gone)).await
         } else {
             self.publisher.counting.sent_everything.one();
             self.send(writer.everything(*position, domain, routes.values().cloned())).await

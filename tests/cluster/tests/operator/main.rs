@@ -9,6 +9,7 @@
 )]
 
 mod domains;
+mod keys;
 mod leader;
 mod line;
 mod observe;
@@ -22,6 +23,7 @@ use libtest_mimic::Trial;
 fn main() -> ExitCode {
     let parts: &[fn(&Suite) -> Vec<Trial>] = &[
         domains::tests, //
+        keys::tests,
         leader::tests,
         observe::tests,
         write_status::tests,
