@@ -9,6 +9,7 @@
 )]
 
 mod domains;
+mod joining;
 mod keys;
 mod leader;
 mod line;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let parts: &[fn(&Suite) -> Vec<Trial>] = &[
         domains::tests, //
         keys::tests,
+        joining::tests,
         leader::tests,
         observe::tests,
         write_status::tests,
