@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, TypeMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource as _};
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::difference::difference;
 use super::objects::{ObjectKind, WantedObject, kinds, objects};
@@ -23,6 +23,8 @@ use crate::names::{FIELD_MANAGER, Names};
 
 /// An object that somebody else changes all the time is not fought over more often than this.
 const NOT_SOONER: Duration = Duration::from_secs(1);
+/// How long an object may take to be written.
+const APPLY_WITHIN: Duration = Duration::from_secs(30);
 /// How long after a failure the next try comes: twice as long each time, up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
@@ -123,6 +125,11 @@ async fn follow(
         let live = match seen {
             Ok(Some(mut object)) => {
                 object.meta_mut().managed_fields = None;
+                // What comes in a list does not say what it is.
+                object.types = Some(TypeMeta {
+                    api_version: kind.resource.api_version.clone(),
+                    kind: kind.resource.kind.clone(),
+                });
                 Live::Present(Arc::new(object))
             }
             Ok(None) => Live::Absent,
@@ -220,7 +227,10 @@ impl Applier {
     async fn apply(&mut self, kind: &str, wanted: &WantedObject, differs: &str) {
         let api = api(&self.client, &self.names, &wanted.kind);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = api.patch(&wanted.kind.name, &params, &Patch::Apply(&wanted.object)).await;
+        let patch = Patch::Apply(&wanted.object);
+        let applied = timeout(APPLY_WITHIN, api.patch(&wanted.kind.name, &params, &patch)).await;
+        let applied = applied.map_err(|_| "no answer in time".to_owned());
+        let applied = applied.and_then(|answer| answer.map_err(|error| error.to_string()));
         let failures = self.tries.get(kind).map_or(0, |tried| tried.failures);
         match applied {
             Ok(object) => {
@@ -245,7 +255,7 @@ impl Applier {
             Err(error) => {
                 self.stats.apply_failures.fetch_add(1, Ordering::Relaxed);
                 self.tried(kind, failures.saturating_add(1));
-                self.problem(kind, &error.to_string());
+                self.problem(kind, &error);
             }
         }
     }

@@ -25,22 +25,23 @@ pub mod settings_source;
 mod stateful_set;
 pub mod stats;
 mod task;
+mod tell;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kube::Client;
-use kube::runtime::events::{EventType, Recorder, Reporter};
 use tokio::sync::watch;
 
-use crate::names::{FIELD_MANAGER, Names};
+use crate::names::Names;
 use keep::Keeper;
 use pods::ProxyPods;
-use roll_shell::{Clock, ProxyView, RollShell, RollState, publish};
+use roll_shell::{Clock, ProxyView, RollShell, RollState};
 use settings_source::SettingsSource;
 use stats::WorkloadStats;
 use task::Task;
+use tell::{Teller, Weight};
 
 /// The proxies' workload, kept and rolled for as long as this lives. Only the leader has one.
 #[derive(Debug)]
@@ -74,8 +75,7 @@ impl Workload {
         view: Arc<dyn ProxyView>,
         clock: Clock,
     ) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
+        let teller = Teller::new(client.clone(), names, identity);
         let counted = Arc::new(WorkloadStats::default());
         let keeper = Arc::new(Keeper::start(client, names, Arc::clone(settings), Arc::clone(&counted)));
         let (show, state) = watch::channel(RollState::default());
@@ -87,11 +87,11 @@ impl Workload {
             keeper: Arc::clone(&keeper),
             view,
             clock,
-            recorder: recorder.clone(),
+            teller: teller.clone(),
             stats: Arc::clone(&counted),
             state: show,
         };
-        let complaints = complain(Arc::clone(settings), Arc::clone(&keeper), names.clone(), recorder);
+        let complaints = complain(Arc::clone(settings), Arc::clone(&keeper), names.clone(), teller);
         let tasks = [Task::start(shell.run()), Task::start(complaints)];
         Self { keeper, state, stats: counted, _tasks: tasks }
     }
@@ -113,7 +113,7 @@ impl Workload {
 }
 
 /// Tells events of settings that are not taken and of objects that cannot be made, once each.
-async fn complain(settings: Arc<SettingsSource>, keeper: Arc<Keeper>, names: Names, recorder: Recorder) {
+async fn complain(settings: Arc<SettingsSource>, keeper: Arc<Keeper>, names: Names, teller: Teller) {
     let mut settings_changed = settings.subscribe();
     let mut objects_changed = keeper.subscribe();
     let mut told_problem = None;
@@ -125,8 +125,7 @@ async fn complain(settings: Arc<SettingsSource>, keeper: Arc<Keeper>, names: Nam
         if problem != told_problem {
             if let Some(problem) = &problem {
                 let note = problem.error.to_string();
-                publish(&recorder, &problem.regarding, EventType::Warning, "SettingsRefused", "Read", &note)
-                    .await;
+                teller.tell(&problem.regarding, Weight::Warning, "SettingsRefused", "Read", &note).await;
             }
             told_problem = problem;
         }
@@ -135,7 +134,7 @@ async fn complain(settings: Arc<SettingsSource>, keeper: Arc<Keeper>, names: Nam
             if told_problems.get(object) != Some(problem) {
                 let note = format!("{object}: {problem}");
                 let regarding = settings_source::reference(None, &names);
-                publish(&recorder, &regarding, EventType::Warning, "NotApplied", "Apply", &note).await;
+                teller.tell(&regarding, Weight::Warning, "NotApplied", "Apply", &note).await;
             }
         }
         told_problems = problems;

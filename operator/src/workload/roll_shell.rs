@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
 use kube::api::{Api, DeleteParams, DynamicObject, EvictParams, Preconditions};
-use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -18,11 +17,14 @@ use super::proxy_settings::RollSettings;
 use super::roll::{Action, ProxySeen, Roll, Seen};
 use super::settings_source::SettingsSource;
 use super::stats::WorkloadStats;
+use super::tell::{Teller, Weight};
 
 /// How often it looks while a roll is under way: tunnels and routes of proxies tell nobody when they change.
 const LOOK_WHILE_ROLLING: Duration = Duration::from_secs(1);
 /// How often it looks otherwise: at nodes, mostly.
 const LOOK_OTHERWISE: Duration = Duration::from_secs(5);
+/// How long an eviction may take to be answered.
+const EVICT_WITHIN: Duration = Duration::from_secs(5);
 /// The code of an answer that says "not now".
 const TOO_MANY_REQUESTS: u16 = 429;
 const NOT_FOUND: u16 = 404;
@@ -67,7 +69,7 @@ pub(crate) struct RollShell {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) view: Arc<dyn ProxyView>,
     pub(crate) clock: Clock,
-    pub(crate) recorder: Recorder,
+    pub(crate) teller: Teller,
     pub(crate) stats: Arc<WorkloadStats>,
     pub(crate) state: watch::Sender<RollState>,
 }
@@ -131,12 +133,18 @@ impl RollShell {
         let delete = DeleteParams { preconditions: Some(only(uid)), ..DeleteParams::default() };
         let params = EvictParams { delete_options: Some(delete), ..EvictParams::default() };
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        match pods.evict(pod, &params).await {
+        // A client that tries again by itself what was answered with 429 would hold up everything here for minutes.
+        let Ok(answer) = timeout(EVICT_WITHIN, pods.evict(pod, &params)).await else {
+            self.stats.evictions_refused.fetch_add(1, Ordering::Relaxed);
+            roll.refused(pod, "no answer in time", now);
+            return;
+        };
+        match answer {
             Ok(_) => {
                 roll.evicted(pod, uid, seen, now);
                 self.stats.evicted.fetch_add(1, Ordering::Relaxed);
                 let note = format!("{pod} is replaced: its template is not the wanted one any more");
-                self.event(set, EventType::Normal, "ProxyReplaced", "Evict", &note).await;
+                self.event(set, Weight::Normal, "ProxyReplaced", "Evict", &note).await;
             }
             // It is gone or another one already; the watch will tell.
             Err(kube::Error::Api(status)) if [NOT_FOUND, CONFLICT].contains(&status.code) => {
@@ -165,7 +173,7 @@ impl RollShell {
             Ok(_) => {
                 self.stats.force_deleted.fetch_add(1, Ordering::Relaxed);
                 let note = format!("{pod} is deleted by force: its node is lost, and cannot end it");
-                self.event(set, EventType::Warning, "ProxyForceDeleted", "ForceDelete", &note).await;
+                self.event(set, Weight::Warning, "ProxyForceDeleted", "ForceDelete", &note).await;
             }
             Err(kube::Error::Api(status)) if [NOT_FOUND, CONFLICT].contains(&status.code) => {}
             Err(error) => tracing::warn!(pod, %error, "a pod on a lost node could not be deleted"),
@@ -188,45 +196,21 @@ impl RollShell {
             (_, RollPhase::Paused) => {
                 self.stats.pauses.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(reason, "the roll of the proxies is paused");
-                self.event(set, EventType::Warning, "RollPaused", "Roll", &reason).await;
+                self.event(set, Weight::Warning, "RollPaused", "Roll", &reason).await;
             }
             (RollPhase::Paused, RollPhase::Rolling) => {
-                self.event(set, EventType::Normal, "RollResumed", "Roll", &reason).await;
+                self.event(set, Weight::Normal, "RollResumed", "Roll", &reason).await;
             }
             (RollPhase::Rolling | RollPhase::Paused, RollPhase::Idle) => {
                 let note = "every proxy has the wanted template";
-                self.event(set, EventType::Normal, "RollFinished", "Roll", note).await;
+                self.event(set, Weight::Normal, "RollFinished", "Roll", note).await;
             }
             (RollPhase::Idle, _) | (RollPhase::Rolling, RollPhase::Rolling) => {}
         }
     }
 
-    async fn event(&self, set: &Set, type_: EventType, reason: &str, action: &str, note: &str) {
-        publish(&self.recorder, &set.reference, type_, reason, action, note).await;
-    }
-}
-
-/// Tells an event. One that is not heard is a line in the log: nothing waits for it.
-pub(crate) async fn publish(
-    recorder: &Recorder,
-    regarding: &ObjectReference,
-    type_: EventType,
-    reason: &str,
-    action: &str,
-    note: &str,
-) {
-    /// Longer notes are refused.
-    const MAX_NOTE: usize = 1000;
-    let note = note.char_indices().take_while(|(at, _)| *at < MAX_NOTE).map(|(_, letter)| letter).collect();
-    let event = Event {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(note),
-        action: action.to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = recorder.publish(&event, regarding).await {
-        tracing::warn!(%error, reason, "an event could not be told");
+    async fn event(&self, set: &Set, weight: Weight, reason: &str, action: &str, note: &str) {
+        self.teller.tell(&set.reference, weight, reason, action, note).await;
     }
 }
 

@@ -132,3 +132,49 @@ fn what_is_wrong_names_the_member() {
     }
     assert_eq!(InstallationSettings::of_data(None), Err(SettingsError::NoDocument));
 }
+
+/// What newcomers apply must be taken, and what the page says of members must be true.
+#[test]
+fn the_example_is_taken_and_the_page_knows_every_member() {
+    let example = include_str!("../../../deploy/settings.yaml");
+    let map: serde_json::Value = serde_yaml::from_str(example).unwrap();
+    assert_eq!(map["metadata"]["name"], "latchkey-default");
+    InstallationSettings::read(map["data"][KEY].as_str().unwrap()).unwrap();
+
+    let page = include_str!("../../../docs/installation.md");
+    let told = |member: &str| page.contains(&format!("`{member}`"));
+    let known = |document: &str| {
+        let told = wrong(document);
+        let list = told.split("known are ").nth(1).unwrap_or_else(|| panic!("{told}"));
+        list.split(", ").map(str::to_owned).collect::<Vec<_>>()
+    };
+    for member in known(&with("zzz: 1")) {
+        let parts: &[&str] = match member.as_str() {
+            "resources" => &["resources: {zzz: 1}"],
+            "service" => &["service: {zzz: 1}"],
+            "roll" => &["roll: {zzz: 1}"],
+            _ => &[],
+        };
+        assert!(!parts.is_empty() || told(&member), "{member} is not in docs/installation.md");
+        for part in parts {
+            for inner in known(&with(part)) {
+                assert!(
+                    told(&format!("{member}.{inner}")),
+                    "{member}.{inner} is not in docs/installation.md"
+                );
+            }
+        }
+    }
+    let defaults = InstallationSettings::read(LEAST).unwrap().proxies;
+    for (member, default) in [
+        ("replicas", defaults.replicas.to_string()),
+        ("graceSeconds", defaults.grace_seconds.to_string()),
+        ("tableCache", defaults.table_cache.as_str().to_owned()),
+        ("service.port", defaults.service.port.to_string()),
+        ("roll.readyWithinSeconds", defaults.roll.ready_within_seconds.to_string()),
+        ("roll.tunnelsWithinSeconds", defaults.roll.tunnels_within_seconds.to_string()),
+        ("roll.tunnelsBackPercent", defaults.roll.tunnels_back_percent.to_string()),
+    ] {
+        assert!(page.contains(&format!("| `{member}` | {default} |")), "{member}: {default}");
+    }
+}

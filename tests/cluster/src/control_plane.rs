@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use crate::folder::Folder;
 use crate::process::Process;
@@ -17,13 +18,24 @@ const READY_WITHIN: Duration = Duration::from_mins(2);
 /// Tries to start, each with ports of its own: somebody else may take one in between.
 const TRIES: usize = 3;
 
+/// What [`ControlPlane::start_controllers`] starts: what makes pods of a `StatefulSet`, counts for a budget, and takes away
+/// what has no owner any more. No nodes: nothing here runs a pod.
+pub const CONTROLLERS: [&str; 5] = [
+    "statefulset-controller",
+    "disruption-controller",
+    "garbage-collector-controller",
+    "endpointslice-controller",
+    "namespace-controller",
+];
+
 /// An API server to test with. Dropping it ends what it started.
 pub struct ControlPlane {
     client: Client,
     kubeconfig: PathBuf,
     tools: PathBuf,
-    // Dropped in this order: first the servers, then what they wrote.
-    _servers: Option<Servers>,
+    // Dropped in this order: first who asks the servers, then the servers, then what they wrote.
+    controllers: OnceCell<Process>,
+    servers: Option<Servers>,
     folder: Folder,
 }
 
@@ -49,7 +61,8 @@ impl ControlPlane {
         if is_set(KUBECONFIG_VARIABLE) {
             let kubeconfig = PathBuf::from(std::env::var_os(KUBECONFIG_VARIABLE).unwrap_or_default());
             let client = connect(&kubeconfig).await?;
-            return Ok(Self { client, kubeconfig, tools, _servers: None, folder });
+            let controllers = OnceCell::new();
+            return Ok(Self { client, kubeconfig, tools, controllers, servers: None, folder });
         }
         certificates::write(folder.path())?;
         let kubeconfig = folder.path().join("kubeconfig");
@@ -57,7 +70,8 @@ impl ControlPlane {
         loop {
             match start_servers(&tools, folder.path(), &kubeconfig).await {
                 Ok((servers, client)) => {
-                    return Ok(Self { client, kubeconfig, tools, _servers: Some(servers), folder });
+                    let (servers, controllers) = (Some(servers), OnceCell::new());
+                    return Ok(Self { client, kubeconfig, tools, controllers, servers, folder });
                 }
                 Err(ClusterError::Server { .. }) if tries < TRIES => tries += 1,
                 Err(error) => return Err(error),
@@ -68,6 +82,28 @@ impl ControlPlane {
     /// A client with every right.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// A client with the rights of somebody else, by impersonation: `system:serviceaccount:<namespace>:<name>`.
+    pub async fn client_as(&self, user: &str) -> Result<Client, ClusterError> {
+        let mut config = config(&self.kubeconfig).await?;
+        config.auth_info.impersonate = Some(user.to_owned());
+        Ok(Client::try_from(config)?)
+    }
+
+    /// Starts the controllers that [`CONTROLLERS`] names, once. A cluster that was given has its own.
+    pub async fn start_controllers(&self) -> Result<(), ClusterError> {
+        if self.servers.is_none() {
+            return Ok(());
+        }
+        let start = async || {
+            let log = self.folder.path().join("kube-controller-manager.log");
+            let arguments = controller_arguments(self.folder.path(), &self.kubeconfig);
+            let program = self.tools.join("kube-controller-manager");
+            Process::start("kube-controller-manager", &program, &arguments, log)
+        };
+        self.controllers.get_or_try_init(start).await?;
+        Ok(())
     }
 
     /// What `kubectl --kubeconfig` wants.
@@ -152,6 +188,18 @@ fn api_server_arguments(folder: &Path, etcd: u16, https: u16) -> Vec<String> {
     ]
 }
 
+fn controller_arguments(folder: &Path, kubeconfig: &Path) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--controllers={}", CONTROLLERS.join(",")),
+        format!("--service-account-private-key-file={}", folder.join("tokens.key").display()),
+        "--leader-elect=false".to_owned(),
+        // It has no port: it is known by what it does.
+        "--secure-port=0".to_owned(),
+        "--profiling=false".to_owned(),
+    ]
+}
+
 /// Ports that were free a moment ago.
 fn free_ports() -> Result<[u16; 3], ClusterError> {
     // All held at once, so that they differ.
@@ -184,10 +232,16 @@ fn write_kubeconfig(folder: &Path, path: &Path, https: u16) -> Result<(), Cluste
 }
 
 async fn connect(kubeconfig: &Path) -> Result<Client, ClusterError> {
+    Ok(Client::try_from(config(kubeconfig).await?)?)
+}
+
+async fn config(kubeconfig: &Path) -> Result<Config, ClusterError> {
     let config = Kubeconfig::read_from(kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     config.read_timeout = Some(Duration::from_mins(1));
-    Ok(Client::try_from(config)?)
+    // A test sees what the API server answers, 429 too.
+    config.default_retry = false;
+    Ok(config)
 }
 
 async fn wait_until_ready(client: &Client, servers: &mut Servers) -> Result<(), ClusterError> {

@@ -20,7 +20,8 @@
 //! A test binary is a [`Suite`]: its tests share one control plane, and a file or a row of a table can be a test.
 //!
 //! One control plane serves a whole run: etcd and kube-apiserver of their own on loopback, or the cluster of
-//! `LATCHKEY_TEST_KUBECONFIG`. There are no controllers and no nodes: what is tested is what the API server does.
+//! `LATCHKEY_TEST_KUBECONFIG`. There are no nodes, and controllers only for a test that asks for them
+//! ([`ControlPlane::start_controllers`]): what is tested is what the API server does.
 
 mod certificates;
 mod control_plane;
@@ -34,7 +35,7 @@ mod process;
 mod suite;
 mod tools;
 
-pub use control_plane::ControlPlane;
+pub use control_plane::{CONTROLLERS, ControlPlane};
 pub use error::ClusterError;
 pub use exchange::Answer;
 pub use kubectl::Output;

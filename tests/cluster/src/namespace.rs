@@ -18,7 +18,7 @@ use crate::{ClusterError, ControlPlane, KEEP_VARIABLE, LOGS_VARIABLE, is_set};
 pub type TestError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is written down of a failed test: everything of ours, and what was said beside it.
-const DUMPED: [&str; 2] = ["latchkey", "events"];
+const DUMPED: [&str; 3] = ["latchkey", "events", "statefulsets,pods,services,poddisruptionbudgets"];
 
 /// A namespace for one test.
 #[derive(Debug)]

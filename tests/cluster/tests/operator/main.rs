@@ -14,6 +14,9 @@ mod keys;
 mod leader;
 mod line;
 mod observe;
+mod pretend_kubelet;
+mod rbac;
+mod workload;
 mod write_status;
 
 use std::process::ExitCode;
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         joining::tests,
         leader::tests,
         observe::tests,
+        rbac::tests,
+        workload::tests,
         write_status::tests,
     ];
     Suite::run(|suite| parts.iter().flat_map(|part| part(suite)).collect())
