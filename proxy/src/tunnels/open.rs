@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwapOption;
 use policy::{Admission, ReportedVersion};
 use route_table::{Fingerprint, Route, RouteRefusal, RouteTable};
 use snitun::{
@@ -180,6 +181,7 @@ async fn open(
         opened: SystemTime::now(),
         address: newcomer.address,
         revoked: std::sync::OnceLock::new(),
+        allowed_by: ArcSwapOption::empty(),
         ours: Arc::default(),
     });
     let (runtime, place) = door.threads.choose().ok_or_else(|| plain(TunnelOpenResult::Overloaded))?;
@@ -284,13 +286,25 @@ async fn claim(
     end_if_revoked(door.table().as_deref(), &session, &tunnel);
 }
 
-/// Ends a tunnel that the table does not allow any more.
+/// Ends a tunnel that the table does not allow any more. A change of one route costs the tunnels of all others no more
+/// than a look at theirs.
 pub fn end_if_revoked(table: Option<&RouteTable>, session: &Session, tunnel: &Tunnel) {
-    if let Some(why) = revoked(table, session) {
-        // The first reason stays.
-        let _ = session.revoked.set(why);
-        tunnel.end(Asked::Revoked);
+    let route = table.zip(session.holds.first()).and_then(|(table, held)| table.by_id(held));
+    if route.is_some_and(|route| is_allowed_by(session, route)) {
+        return;
     }
+    match revoked(table, session) {
+        Some(why) => {
+            // The first reason stays.
+            let _ = session.revoked.set(why);
+            tunnel.end(Asked::Revoked);
+        }
+        None => session.allowed_by.store(route.cloned()),
+    }
+}
+
+fn is_allowed_by(session: &Session, route: &Arc<Route>) -> bool {
+    session.allowed_by.load().as_ref().is_some_and(|allowed_by| Arc::ptr_eq(allowed_by, route))
 }
 
 fn release(won: &[(Arc<Instance>, u64)]) {
@@ -349,4 +363,37 @@ fn reason(end: &TunnelEnd, revoked: Option<&TunnelOpenResult>) -> (TunnelEndReas
         TunnelEnd::Asked(Asked::Stopping) => TunnelEndReason::Shutdown,
     };
     (label, String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use snitun::{cipher::CipherKind, version::ProtocolVersion};
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_looked_at_again_only_when_its_own_route_is_another() {
+        let route = |id: &str| Arc::new(Route::new(id.parse().unwrap()));
+        let table = RouteTable::from_shared(1, None, [route("homes/lake"), route("homes/hill")]).unwrap();
+        let session = Session {
+            holds: vec!["homes/lake".into()],
+            names: Vec::new(),
+            address: ([127, 0, 0, 1], 1).into(),
+            revoked: std::sync::OnceLock::new(),
+            allowed_by: ArcSwapOption::empty(),
+            ours: Arc::default(),
+            claims: None,
+            reported: None,
+            protocol: ProtocolVersion::V2,
+            cipher: CipherKind::AesGcmSiv,
+            opened: SystemTime::now(),
+        };
+        let lake = |table: &RouteTable| table.by_id("homes/lake").unwrap().clone();
+        assert!(!is_allowed_by(&session, &lake(&table)), "nobody has looked yet");
+        session.allowed_by.store(Some(lake(&table)));
+        let next = table.changed(2, None, [route("homes/hill")], [""; 0]).unwrap();
+        assert!(is_allowed_by(&session, &lake(&next)));
+        let next = next.changed(3, None, [route("homes/lake")], [""; 0]).unwrap();
+        assert!(!is_allowed_by(&session, &lake(&next)), "another one, however much alike");
+    }
 }

@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
 use policy::ReportedVersion;
+use route_table::Route;
 use snitun::{cipher::CipherKind, driver::TunnelHandle, token::LatchkeyClaims, version::ProtocolVersion};
 use tokio::sync::Notify;
 
@@ -32,6 +34,8 @@ pub struct Session {
     pub address: SocketAddr,
     /// Set when the route stopped allowing it: why.
     pub revoked: OnceLock<TunnelOpenResult>,
+    /// The route that allowed it when it was last looked at. While the table has this very one, nothing can have changed.
+    pub allowed_by: ArcSwapOption<Route>,
     /// Set once the agent said that it understands our words.
     pub ours: Arc<OnceLock<()>>,
     /// Latchkey's own claims; none with a token of another issuer.
