@@ -145,3 +145,120 @@ fn refused(refusal: wire::Refusal) -> Problem {
         RefusalKind::Unavailable | RefusalKind::Unspecified => later(&refusal.detail),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use route_table::{AgentKey, Route, RouteTable};
+    use tokio::sync::{Notify, mpsc};
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::operator_link::leaders::Line;
+
+    struct Rig {
+        enrolment: Arc<LeaderEnrolment>,
+        leader: mpsc::Receiver<FromProxy>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (leaders, table) = (Arc::new(Leaders::new(0)), Arc::new(Table::new(None)));
+            let (up, leader) = mpsc::channel(MAX_WAITING);
+            leaders.welcome(&Line { id: 1, up, closed: Arc::new(Notify::new()) }, 1).unwrap();
+            Self { enrolment: Arc::new(LeaderEnrolment::new(leaders, table)), leader }
+        }
+
+        /// Asks; `answer` is what the leader says to it.
+        async fn ask(
+            &mut self,
+            proved: bool,
+            answer: impl Fn(u64) -> Option<Outcome>,
+        ) -> Result<Enrolled, Problem> {
+            let request = EnrolRequest {
+                join_token: Zeroizing::new("lkjoin_x".to_owned()),
+                public_key: Fingerprint::from_bytes([7; 32]),
+                proved,
+            };
+            let asked = self.enrolment.enrol(request);
+            let leader = async {
+                let Some(heard) = self.leader.recv().await else { return std::future::pending().await };
+                let Some(Message::Enrol(enrol)) = heard.message else { panic!("something else than Enrol") };
+                assert_eq!((enrol.join_token.as_str(), enrol.public_key_sha256), ("lkjoin_x", vec![7; 32]));
+                if let Some(outcome) = answer(enrol.number) {
+                    self.enrolment.answered(wire::Enrolled { number: enrol.number, outcome: Some(outcome) });
+                }
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                answer = asked => answer,
+                () = leader => unreachable!("it is pending"),
+            }
+        }
+
+        fn is_idle(&self) -> bool {
+            self.enrolment.waiting().is_empty()
+        }
+    }
+
+    fn status(answer: Result<Enrolled, Problem>) -> Result<String, (u16, bool)> {
+        let enrolled =
+            answer.map_err(|problem| (problem.kind.status().as_u16(), problem.retry_after.is_some()))?;
+        Ok(enrolled.instance)
+    }
+
+    fn welcome_in() -> Outcome {
+        Outcome::Instance("homes/lake".to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_enrolled_once_the_table_has_it() {
+        let mut rig = Rig::new();
+        assert_eq!(status(rig.ask(false, |_| None).await), Err((401, false)), "not proved");
+        assert_eq!(
+            status(rig.ask(true, |_| Some(welcome_in())).await),
+            Err((503, true)),
+            "the table never comes"
+        );
+        let live = rig.enrolment.table.live().clone();
+        let publish = async {
+            tokio::time::sleep(TIME / 2).await;
+            let mut route = Route::new("homes/lake".parse().unwrap());
+            route.agent_keys =
+                vec![AgentKey { fingerprint: Fingerprint::from_bytes([7; 32]), generation: 1 }];
+            live.publish(RouteTable::from_routes(1, None, [route]).unwrap());
+        };
+        let (answer, ()) = tokio::join!(rig.ask(true, |_| Some(welcome_in())), publish);
+        assert_eq!(status(answer), Ok("homes/lake".to_owned()));
+        assert!(rig.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_leader_refuses_is_refused_and_what_it_cannot_say_is_put_off() {
+        let mut rig = Rig::new();
+        for (kind, expected) in [
+            (RefusalKind::Token, (422, false)),
+            (RefusalKind::Conflict, (422, false)),
+            (RefusalKind::Unavailable, (503, true)),
+            (RefusalKind::Unspecified, (503, true)),
+        ] {
+            let refusal = wire::Refusal { kind: kind.into(), detail: "because".to_owned() };
+            let answer = rig.ask(true, |_| Some(Outcome::Refusal(refusal.clone()))).await;
+            assert!(answer.as_ref().is_err_and(|problem| problem.detail.contains("because")), "{answer:?}");
+            assert_eq!(status(answer), Err(expected), "{kind:?}");
+        }
+        let begun = Instant::now();
+        assert_eq!(status(rig.ask(true, |_| None).await), Err((503, true)), "it says nothing");
+        assert_eq!(begun.elapsed(), TIME);
+        let enrolment = rig.enrolment.clone();
+        let lost = |_| {
+            enrolment.leader_lost();
+            None
+        };
+        let begun = Instant::now();
+        assert_eq!(status(rig.ask(true, lost).await), Err((503, true)));
+        assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waits for a leader that is gone");
+        rig.enrolment.leaders.leave(1);
+        assert_eq!(status(rig.ask(true, |_| None).await), Err((503, true)), "nobody leads");
+        assert!(rig.is_idle());
+    }
+}
