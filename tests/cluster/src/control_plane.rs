@@ -116,6 +116,11 @@ impl ControlPlane {
         self.folder.path()
     }
 
+    /// Where its programs are.
+    pub(crate) fn tools(&self) -> &Path {
+        &self.tools
+    }
+
     /// Where a program of the control plane is, e.g. kubectl.
     pub(crate) fn tool(&self, name: &str) -> PathBuf {
         self.tools.join(name)

@@ -51,6 +51,9 @@ pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
         suite.test("joining::somebody_elses_secret_stays", |suite| {
             run(suite, LIFE, async |world| somebody_elses_secret_stays(world).await)
         }),
+        suite.test("joining::the_page_says_what_works", |suite| {
+            run(suite, LIFE, async |world| the_page_says_what_works(world).await)
+        }),
         suite.test("joining::other_requests_are_complained_of", |suite| {
             run(suite, LIFE, async |world| other_requests_are_complained_of(world).await)
         }),
@@ -408,5 +411,47 @@ async fn other_requests_are_complained_of(world: &World<'_>) -> Result<(), TestE
     world.until("lake", JOIN_TOKENS_ANNOTATION, |tokens| tokens.is_some()).await?;
     assert_eq!(world.annotation("hill", JOIN_TOKENS_ANNOTATION).await?, None);
     assert_eq!(world.annotation("hill", JOIN_ANNOTATION).await?.as_deref(), Some("once"));
+    Ok(())
+}
+
+/// Every command of docs/joining.md, in its order.
+async fn the_page_says_what_works(world: &World<'_>) -> Result<(), TestError> {
+    let page = include_str!("../../../../docs/joining.md");
+    let blocks = page.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
+    let folder = tempfile::tempdir()?;
+    world.make("lake-house", json!({})).await?;
+    let (control_plane, namespace) = (world.namespace.control_plane(), world.namespace.name());
+    let operator = async {
+        loop {
+            world.consider().await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let reader = async {
+        let mut said = Vec::new();
+        for line in blocks.flat_map(str::lines) {
+            let output = control_plane
+                .shell(&line.replace("-n homes", &format!("-n {namespace}")), folder.path())
+                .await?;
+            assert!(output.success, "{line}: {}", output.stderr);
+            if line.contains("lake-house.json") {
+                let bundle: Value =
+                    serde_json::from_slice(&std::fs::read(folder.path().join("lake-house.json"))?)?;
+                world.enrol(bundle["joinToken"].as_str().unwrap(), key(1)).await?;
+            }
+            said.push((line, output.stdout));
+        }
+        Ok::<_, TestError>(said)
+    };
+    let said = tokio::select! {
+        said = timeout(Duration::from_secs(120), reader) => said??,
+        () = operator => return Err("the operator ended".into()),
+    };
+    let said = |part: &str| {
+        said.iter().find(|(line, _)| line.contains(part)).map(|(_, said)| said.as_str()).unwrap()
+    };
+    assert_eq!(said("agent-keys}"), key(1).to_string());
+    assert!(said("get events").contains("AgentJoined") && said("get events").contains("JoinBundleReady"));
+    assert_eq!(world.keys("lake-house").await?, "");
     Ok(())
 }
