@@ -8,6 +8,7 @@ use resources::Observed;
 
 use super::digest::{Digest, Said};
 use super::listed::{Kind, Listed};
+use super::sharing::{Shareable, Sharing};
 
 /// What the API server has of an object's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,28 +37,40 @@ pub(super) struct Set<T: Kind> {
     pub(super) told: OrdMap<T::Key, Told>,
     /// Whole statuses, until the first plan has taken them.
     statuses: Option<OrdMap<T::Key, Arc<T::Status>>>,
+    /// What those have in common.
+    sharing: Sharing,
 }
 
 impl<T: Kind> Default for Set<T> {
     fn default() -> Self {
-        Self { objects: OrdMap::new(), told: OrdMap::new(), statuses: Some(OrdMap::new()) }
+        Self {
+            objects: OrdMap::new(),
+            told: OrdMap::new(),
+            statuses: Some(OrdMap::new()),
+            sharing: Sharing::default(),
+        }
     }
 }
 
 impl<T: Kind> Set<T> {
     /// The whole statuses, which are kept no longer: whoever plans has them from here on.
     pub(super) fn take_statuses(&mut self) -> OrdMap<T::Key, Arc<T::Status>> {
+        self.sharing = Sharing::default();
         self.statuses.take().unwrap_or_default()
     }
 
     /// Reads an object. One that is what it was stays the very same, so that nothing is worked out again for it.
-    pub(super) fn read(&self, listed: Listed<T>) -> Option<Entry<T>> {
+    pub(super) fn read(&mut self, listed: Listed<T>) -> Option<Entry<T>> {
         let key = listed.key()?;
         let digest = listed.status.as_ref().map(Said::digest);
         let told = Told { digest, revision: listed.revision() };
         let known = self.objects.get(&key).filter(|known| ***known == listed.object);
         let object = known.cloned().unwrap_or_else(|| Arc::new(listed.object));
-        let status = listed.status.filter(|_| self.statuses.is_some()).map(Arc::new);
+        let mut status = listed.status.filter(|_| self.statuses.is_some());
+        if let Some(status) = &mut status {
+            status.share(&mut self.sharing);
+        }
+        let status = status.map(Arc::new);
         Some(Entry { key, told, object, status })
     }
 

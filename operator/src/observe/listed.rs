@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::digest::Said;
+use super::sharing::Shareable;
 
 /// What is kept of an object's metadata, besides annotations of ours. Most of the rest changes with every write of a
 /// status, and `managedFields` alone is larger than all that is kept.
@@ -28,7 +29,7 @@ pub(super) trait Kind:
     /// What its objects are called.
     type Key: Ord + Hash + Clone + Debug + Send + Sync + 'static;
     /// What its status is.
-    type Status: Said + DeserializeOwned + Debug + Clone + PartialEq + Send + Sync + 'static;
+    type Status: Said + Shareable + DeserializeOwned + Debug + Clone + PartialEq + Send + Sync + 'static;
 
     /// What an object is called; `None` where that is no name, which an API server does not let happen.
     fn key(metadata: &ObjectMeta) -> Option<Self::Key>;

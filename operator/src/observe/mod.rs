@@ -20,6 +20,7 @@
 mod cache;
 mod digest;
 mod listed;
+mod sharing;
 mod watching;
 
 use std::collections::BTreeSet;
