@@ -101,7 +101,7 @@ impl Settings {
     /// Is there anything that says who is served?
     pub fn has_a_source(&self) -> bool {
         #[cfg(feature = "operator")]
-        if self.operator.operator.is_some() {
+        if !self.operator.operator.is_empty() {
             return true;
         }
         self.fernet_keys.is_some() || self.routes.is_some()

@@ -46,7 +46,7 @@ pub(super) async fn call_everybody(shared: Arc<Shared>) {
             }
             // Whoever was known is called on.
             Err(error) => tell_once(&mut told, error, |error| {
-                tracing::warn!(target: "latchkey::operator", operator = %shared.address, error, "the name leads nowhere");
+                tracing::warn!(target: "latchkey::operator", error, "no address of the operator");
             }),
         }
         for address in wanted.borrow().iter() {
@@ -77,16 +77,25 @@ pub(super) async fn call_everybody(shared: Arc<Shared>) {
     }
 }
 
-/// The addresses of one family: a pod that has one of each would otherwise be called twice.
+/// Whom to call.
 async fn addresses(shared: &Shared) -> Result<BTreeSet<SocketAddr>, String> {
-    let look_up = lookup_host((shared.address.host.as_str(), shared.address.port));
-    let found: Vec<_> = match timeout(LOOK_UP_TIME, look_up).await {
-        Ok(Ok(found)) => found.collect(),
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer within {} s", LOOK_UP_TIME.as_secs())),
-    };
-    let is_ipv4 = found.iter().any(SocketAddr::is_ipv4);
-    Ok(found.into_iter().filter(|address| address.is_ipv4() == is_ipv4).take(MAX_ADDRESSES).collect())
+    let (mut all, mut trouble) = (BTreeSet::new(), String::new());
+    for address in &shared.addresses {
+        match timeout(LOOK_UP_TIME, lookup_host((address.host.as_str(), address.port))).await {
+            Ok(Ok(found)) => all.extend(of_one_family(found.collect())),
+            Ok(Err(error)) => trouble = format!("{address}: {error}"),
+            Err(_) => trouble = format!("{address}: no answer within {} s", LOOK_UP_TIME.as_secs()),
+        }
+    }
+    if all.is_empty() { Err(trouble) } else { Ok(all.into_iter().take(MAX_ADDRESSES).collect()) }
+}
+
+/// A pod that has an address of either family would otherwise be called twice.
+fn of_one_family(mut found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    if found.iter().any(SocketAddr::is_ipv4) {
+        found.retain(SocketAddr::is_ipv4);
+    }
+    found
 }
 
 /// Until the name leads here no more. A stream that is open goes on as long as both live.
@@ -125,5 +134,22 @@ fn tell_once(told: &mut Option<String>, what: String, tell: impl FnOnce(&str)) {
     if told.as_ref() != Some(&what) {
         tell(&what);
         *told = Some(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_with_two_addresses_is_called_once() {
+        let family = |found: &[&str]| {
+            let found = of_one_family(found.iter().map(|address| address.parse().unwrap()).collect());
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let both = ["[2001:db8::1]:9443", "192.0.2.1:9443", "[2001:db8::2]:9443", "192.0.2.2:9443"];
+        assert_eq!(family(&both), ["192.0.2.1:9443", "192.0.2.2:9443"]);
+        assert_eq!(family(&["[2001:db8::1]:9443"]), ["[2001:db8::1]:9443"]);
+        assert!(family(&[]).is_empty());
     }
 }

@@ -66,7 +66,7 @@ pub enum LinkError {
 /// The link, before and while it is up. Dropping it ends it.
 #[derive(Debug)]
 pub struct OperatorLink {
-    address: OperatorAddress,
+    addresses: Vec<OperatorAddress>,
     tls: LinkTls,
     replica: String,
     cache: Option<PathBuf>,
@@ -85,10 +85,11 @@ impl OperatorLink {
         settings: &OperatorSettings,
         metrics: impl FnOnce() -> LinkMetrics,
     ) -> Result<Option<Self>, LinkError> {
-        let Some(address) = settings.operator.clone() else { return Ok(None) };
+        let addresses = settings.operator.clone();
+        let Some(first) = addresses.first() else { return Ok(None) };
         let folder =
             settings.operator_tls.clone().ok_or(LinkError::Setting("--operator needs --operator-tls DIR"))?;
-        let name = settings.operator_name.as_deref().unwrap_or(&address.host);
+        let name = settings.operator_name.as_deref().unwrap_or(&first.host);
         let tls = LinkTls::new(folder, name.trim_end_matches('.'))?;
         let replica =
             settings.replica().ok_or(LinkError::Setting("this host has no name: give --replica NAME"))?;
@@ -110,7 +111,7 @@ impl OperatorLink {
         let enrolment = Arc::new(LeaderEnrolment::new(leaders.clone(), table.clone()));
         let (witness, state) = (Arc::default(), Arc::new(state));
         Ok(Some(Self {
-            address,
+            addresses,
             tls,
             replica,
             cache,
@@ -147,7 +148,7 @@ impl OperatorLink {
     pub fn start(&mut self, door: Arc<Door>, control: &Handle) {
         door.registry.changes().follow();
         let shared = Arc::new(Shared {
-            address: self.address.clone(),
+            addresses: self.addresses.clone(),
             tls: self.tls.clone(),
             replica: self.replica.clone(),
             incarnation: rand::rng().next_u64(),
@@ -159,7 +160,7 @@ impl OperatorLink {
             state: self.state.clone(),
             door,
         });
-        tracing::info!(target: "latchkey::operator", operator = %self.address, replica = self.replica, "calling the operator");
+        tracing::info!(target: "latchkey::operator", operators = ?self.addresses, replica = self.replica, "calling the operator");
         if let Some(path) = self.cache.clone() {
             self.tasks.push(control.spawn(cache::keep(path, self.table.subscribe())).abort_handle());
         }
@@ -198,7 +199,7 @@ impl LinkView {
 /// What every stream needs.
 #[derive(Debug)]
 struct Shared {
-    address: OperatorAddress,
+    addresses: Vec<OperatorAddress>,
     tls: LinkTls,
     replica: String,
     /// Tells this process from the one before it.
@@ -222,6 +223,7 @@ impl Shared {
         let routes = self.table.live().look(route_table::RouteTable::len);
         self.state.in_force(position, routes, Some(SystemTime::now()));
         self.state.metrics.updates.inc(UpdateResult::Applied);
+        self.door.metrics.routes_error.set(0);
         tracing::debug!(target: "latchkey::operator", %position, routes, "a table is in force");
     }
 }

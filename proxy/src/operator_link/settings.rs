@@ -9,21 +9,22 @@ use clap::Args;
 #[command(next_help_heading = "Operator")]
 pub struct OperatorSettings {
     /// The operator's pods, by the name of their headless Service: every address of it is called. Routes, token keys
-    /// and who may join come from there.
+    /// and who may join come from there. May be given several times.
     #[arg(
         long,
         env = "LATCHKEY_OPERATOR",
         value_name = "HOST:PORT",
+        value_delimiter = ',',
         conflicts_with_all = ["routes", "fernet_keys"],
         requires = "operator_tls"
     )]
-    pub operator: Option<OperatorAddress>,
+    pub operator: Vec<OperatorAddress>,
 
     /// Folder of what the link is secured with (link.crt, link.key, trust.crt); read again before each call.
     #[arg(long, env = "LATCHKEY_OPERATOR_TLS", value_name = "DIR", requires = "operator")]
     pub operator_tls: Option<PathBuf>,
 
-    /// The name in the operator's certificate, if it is not the HOST of --operator.
+    /// The name in the operator's certificate, if it is not the HOST of the first --operator.
     #[arg(long, env = "LATCHKEY_OPERATOR_NAME", value_name = "NAME", requires = "operator")]
     pub operator_name: Option<String>,
 

@@ -234,6 +234,7 @@ impl Stream<'_> {
 
     fn refused(&mut self, update: Identity, why: String) {
         self.shared.state.metrics.updates.inc(UpdateResult::Refused);
+        self.shared.door.metrics.routes_error.set(1);
         if self.shared.state.refused(&why) {
             tracing::warn!(target: "latchkey::operator", address = %self.address, why, "an update is refused: the last good table stays");
         }

@@ -151,6 +151,35 @@ async fn a_deposed_leader_cannot_push() {
 }
 
 #[tokio::test]
+async fn another_pod_takes_over_and_the_old_leader_is_hung_up_on() {
+    let authority = Authority::new();
+    let (mut first, mut second) = (Operator::of(authority.clone()).await, Operator::of(authority).await);
+    let starting = Proxy::with_operator(&first, &["--operator", &second.address.to_string()]).await;
+    let old = first.lead(1, &one(1, &[key()])).await;
+    let mut new = second.attached().await;
+    new.say(Down::NotLeader(NotLeader {})).await;
+    let proxy = starting.listens().await;
+    proxy.shows("latchkey_proxy_operator_streams", 2.0).await;
+
+    new.welcome(2).await;
+    // The old one has not noticed yet.
+    old.ended().await;
+    let mut old = first.attached().await;
+    old.welcome(1).await;
+    let push = old.parts(1, &nobody(9)).remove(0);
+    old.say(Down::Update(push)).await;
+    old.ended().await;
+    new.change(2, 1, &nobody(1), &[ID]).await;
+    let (position, refused) = new.applied().await;
+    assert_eq!(position, Some((1, 1)), "the second began from a table of its own term: {refused}");
+    new.everything(2, &one(1, &[key()])).await;
+    new.in_force(2, 1).await;
+    assert!(condition(&proxy, "operator").await.1.starts_with("the leader of term 2 at "));
+    let all = new.told("everything", |facts| facts.from_the_start && facts.complete).await;
+    assert!(all.instances.is_empty());
+}
+
+#[tokio::test]
 async fn whoever_does_not_lead_is_not_believed_until_it_does() {
     let mut operator = Operator::start().await;
     let mut starting = Proxy::with_operator(&operator, &[]).await;
@@ -186,6 +215,7 @@ async fn a_gap_is_refused_and_everything_mends_it() {
     leader.in_force(1, 6).await;
     assert_eq!(condition(&proxy, "routes").await.1, "position 1.6, 1 routes");
     proxy.shows(REFUSED, 1.0).await;
+    proxy.shows("latchkey_proxy_route_table_error", 0.0).await;
 }
 
 #[tokio::test]

@@ -35,19 +35,20 @@ pub const OPERATOR_NAME: &str = "operator.test";
 pub const REPLICA: &str = "proxy-0";
 
 /// The installation's own authority.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+#[derive(Clone)]
+pub struct Authority(Arc<CertifiedIssuer<'static, KeyPair>>);
 
 impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        Self(Arc::new(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()))
     }
 
     fn certificate(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name.to_owned()]).unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+        (params.signed_by(&key, &*self.0).unwrap().pem(), key.serialize_pem())
     }
 
     /// What a proxy is given.
