@@ -1,9 +1,9 @@
 //! The proxy's end of the link to an operator (`proto/latchkey/link/v1/link.proto`): routes, token keys and answers to
 //! who wants to join come down, what goes on here goes up.
 //!
-//! The way of an update: [`calls`] keeps a [`stream`] to every pod, [`leaders`] decides whose word counts, [`table`] puts
-//! in force what it says, [`cache`] keeps it for a restart. The way of a fact: the registry and the session API tell
-//! [`witness`], [`facts`] is the book it keeps, [`report`] reads it to the leader.
+//! The way of an update: `calls` keeps a `stream` to every pod, `leaders` decides whose word counts, `table` puts
+//! in force what it says, `cache` keeps it for a restart. The way of a fact: the registry and the session API tell
+//! `witness`, `facts` is the book it keeps, `report` reads it to the leader.
 //!
 //! Nothing here is on the way of a visitor: without an operator, everything goes on with the table there is.
 
