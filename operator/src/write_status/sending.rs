@@ -24,6 +24,9 @@ use crate::trouble::Trouble;
 /// Longest patience that the API server is granted at a time.
 const MAX_PATIENCE: Duration = Duration::from_mins(5);
 
+/// What cannot be done where a single status is refused.
+const ONE: &str = "write one status";
+
 /// What was offered last.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Offer {
@@ -71,7 +74,7 @@ impl Sending {
             careful: false,
             backoff: Backoff::new(WAITS.0, WAITS.1),
             trouble: Trouble::with("write statuses"),
-            refusals: Trouble::with("write one status"),
+            refusals: Trouble::with(ONE),
             next_comparison: now + settings.compare_every,
             stats: WriterStats::default(),
             settings,
@@ -109,6 +112,8 @@ impl Sending {
         if self.next_comparison <= now {
             self.next_comparison = now + self.settings.compare_every;
             self.outbox.compare_all(now);
+            // Another object may be refused for the same by now, which is worth a line.
+            self.refusals = Trouble::with(ONE);
         }
         let mut wake = self.next_comparison;
         if let Some((until, _)) = self.pause {
