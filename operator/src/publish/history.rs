@@ -13,6 +13,9 @@ use super::limits::Limits;
 /// Every route, as a plan has them.
 pub(crate) type Routes = Ordered<InstanceId, Arc<Route>>;
 
+/// So many changes are told as such, however few routes there are.
+const FEW_CHANGES: usize = 1_000;
+
 /// A table as proxies are told it.
 #[derive(Debug)]
 pub(crate) struct Published {
@@ -35,8 +38,15 @@ impl History {
         self.tables.back().map(|(table, _)| table)
     }
 
-    pub(crate) fn find(&self, position: Position) -> Option<&Arc<Published>> {
+    /// The table to tell changes from to somebody at `position`, if there is one. Where more than half of everything
+    /// changed, everything is told sooner than the changes are.
+    pub(crate) fn start(&self, position: Position) -> Option<&Arc<Published>> {
         let at = self.tables.binary_search_by_key(&position, |(table, _)| table.position).ok()?;
+        let changes: usize = self.tables.iter().skip(at + 1).map(|(_, changes)| *changes).sum();
+        let all = self.newest().map_or(0, |newest| newest.routes.len());
+        if changes > FEW_CHANGES.max(all / 2) {
+            return None;
+        }
         self.tables.get(at).map(|(table, _)| table)
     }
 

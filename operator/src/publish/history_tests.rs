@@ -25,7 +25,7 @@ fn only_the_last_tables_are_kept() {
     for revision in 1..=6 {
         assert!(history.push(table(3, revision, &all), &limits()));
     }
-    let kept = |revision| history.find(Position { term: 3, revision }).is_some();
+    let kept = |revision| history.start(Position { term: 3, revision }).is_some();
     assert_eq!([1, 2, 3, 4, 5, 6].map(kept), [false, false, true, true, true, true]);
     assert_eq!(history.newest().unwrap().position.revision, 6);
 }
@@ -35,7 +35,7 @@ fn a_change_of_everything_keeps_no_second_table_in_memory() {
     let mut history = History::default();
     assert!(history.push(table(1, 1, &routes(100, 1)), &limits()));
     assert!(history.push(table(1, 2, &routes(100, 2)), &limits()));
-    assert!(history.find(Position { term: 1, revision: 1 }).is_none());
+    assert!(history.start(Position { term: 1, revision: 1 }).is_none());
     // Small changes after it are kept, until together they are too many.
     let mut next = routes(100, 2);
     for revision in 3..=5 {
@@ -44,8 +44,8 @@ fn a_change_of_everything_keeps_no_second_table_in_memory() {
         }
         assert!(history.push(table(1, revision, &next), &limits()));
     }
-    assert!(history.find(Position { term: 1, revision: 2 }).is_none());
-    assert!(history.find(Position { term: 1, revision: 3 }).is_some());
+    assert!(history.start(Position { term: 1, revision: 2 }).is_none());
+    assert!(history.start(Position { term: 1, revision: 3 }).is_some());
 }
 
 #[test]
@@ -65,8 +65,24 @@ fn who_lacks_what_since_when() {
     assert_eq!(history.behind_since(None), None);
     assert!(history.push(table(1, 1, &all), &limits()));
     assert!(history.push(table(1, 2, &all), &limits()));
-    let at = |revision| Some(history.find(Position { term: 1, revision }).unwrap().at);
+    let at = |revision| Some(history.start(Position { term: 1, revision }).unwrap().at);
     assert_eq!(history.behind_since(None), at(1));
     assert_eq!(history.behind_since(Some(Position { term: 1, revision: 1 })), at(2));
     assert_eq!(history.behind_since(Some(Position { term: 1, revision: 2 })), None);
+}
+
+#[test]
+fn changes_are_told_as_long_as_they_are_less_than_half() {
+    let (mut history, all) = (History::default(), routes(4_000, 1));
+    let limits = Limits::default();
+    assert!(history.push(table(1, 1, &all), &limits));
+    let mut next = all;
+    for (revision, known) in [(2, true), (3, true), (4, false)] {
+        for (id, route) in &routes(1_000, revision) {
+            next.insert(id.clone(), route.clone());
+        }
+        assert!(history.push(table(1, revision, &next), &limits));
+        assert_eq!(history.start(Position { term: 1, revision: 1 }).is_some(), known, "{revision}");
+    }
+    assert!(history.start(Position { term: 1, revision: 3 }).is_some());
 }

@@ -88,13 +88,14 @@ impl Session {
             Table::Awaited { .. } => return Step::HangUp,
             Table::Paused { .. } | Table::Has(None) => None,
             Table::Has(Some(has)) if *has == newest.position => return Step::Wait(None),
-            Table::Has(Some(has)) => standing.history.find(*has),
+            Table::Has(Some(has)) => standing.history.start(*has),
             Table::Took(took) if took.position == newest.position && took.domain == newest.domain => {
                 return Step::Wait(None);
             }
-            // Kept by this stream, so that nobody else has to know it any more; a table that was published after it
-            // under the same position is another one.
-            Table::Took(took) => (took.position < newest.position).then_some(took),
+            // Another table that was published under the same position is no start.
+            Table::Took(took) => {
+                standing.history.start(took.position).filter(|start| Arc::ptr_eq(start, took))
+            }
         };
         let from = from.filter(|_| !full).cloned();
         let (to, until) = (Arc::clone(newest), now + limits.answer);
