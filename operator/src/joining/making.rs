@@ -1,7 +1,7 @@
 //! Makes what an instance asks for.
 //!
 //! The order: the Secret first, then the hash and the end of the request in one edit. Whoever is interrupted in between
-//! leaves a bundle that opens nothing, and a request that is answered again with another.
+//! leaves a bundle that opens nothing, and a request that stands: its owner is told to delete that Secret for another.
 
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) enum MakeError {
     Text(#[from] serde_json::Error),
     #[error("the installation's CA is not known yet")]
     NoCa,
+    #[error("there is a Secret {0} already: delete it, and the bundle takes its place")]
+    Occupied(String),
     #[error("the instance changes too often")]
     Restless,
 }
@@ -57,8 +59,8 @@ pub(super) async fn serve(
             Step::Satisfied(until) => {
                 if let Some(meta) = store.annotate(id, &meta, [(JOIN_ANNOTATION, None)]).await? {
                     let note = format!(
-                        "Nobody has used the bundle in the Secret {} yet; it lets an agent in until {until}. If it is lost, remove \
-                         the annotation {TOKENS_ANNOTATION} and ask again.",
+                        "Nobody has used the bundle of the Secret {} yet; it lets an agent in until {until}. If it is lost, delete \
+                         the Secret, remove the annotation {TOKENS_ANNOTATION} and ask again.",
                         secret_name(id)
                     );
                     store.tell(&meta, EventType::Normal, "JoinBundleUnused", note).await;
@@ -108,7 +110,9 @@ async fn write(
     }
     let token: Zeroizing<String> = make(id)?;
     let text = bundle::text(&settings.way, &ca, &token, id)?;
-    store.write_bundle(id, meta, &text).await?;
+    if !store.write_bundle(id, meta, &text).await? {
+        return Err(MakeError::Occupied(secret_name(id)));
+    }
     let expires = now.plus_seconds(seconds(settings.token_life));
     Ok(Written { hash: TokenHash::of(&token), expires, uid: meta.uid() })
 }

@@ -3,7 +3,8 @@
 //! An owner asks with an annotation (`request`), and finds the bundle (`bundle`) in a Secret; of its token (`tokens`) only
 //! the hash is kept, in an annotation of the instance. An agent that brings the token has its key noted in another one
 //! (`admission`), from which the planner takes it. Removing a key there, or in the spec, shuts it out. `making` and the
-//! [`Joining`] do it, `store` talks to the API server. No Secret is ever read.
+//! [`Joining`] do it, `store` talks to the API server. No Secret is ever
+//! read or changed: they are made, and whoever wants another one deletes the old one.
 
 mod admission;
 mod bundle;
@@ -48,7 +49,7 @@ pub use tokens::{MAX_TOKENS, TOKENS_ANNOTATION as JOIN_TOKENS_ANNOTATION};
 /// How often an edit is tried that others get in the way of.
 const MAX_TRIES: usize = 5;
 /// How long a request waits after a failure, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(5));
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 /// Instances that were given tokens by us and may not have come back to us by watching yet.
 const MAX_RECENT: usize = 256;
 /// The longest a reusable token is not looked at.
@@ -262,14 +263,7 @@ impl Shared {
 
     async fn complain(&self, id: &InstanceId, error: &MakeError) {
         let Ok(Some(meta)) = self.store.get(id).await else { return };
-        let name = secret_name(id);
-        let note = match error {
-            MakeError::Api(kube::Error::Api(status)) if status.code == 422 => format!(
-                "The Secret {name} cannot be written. If there is one that is somebody else's, have it go by another name: {}",
-                status.message
-            ),
-            error => format!("The Secret {name} cannot be written, and is tried again: {error}"),
-        };
+        let note = format!("There is no bundle yet, which is tried again: {error}.");
         let note = note.chars().take(MAX_NOTE).collect();
         self.store.tell(&meta, EventType::Warning, "JoinBundleFailed", note).await;
     }

@@ -79,13 +79,14 @@ impl Store {
         }
     }
 
-    /// Writes an instance's bundle. A Secret of that name that is not ours stays as it is, and is an error.
+    /// Writes an instance's bundle. `false`: there is a Secret of that name. It stays, for whoever may change a Secret is
+    /// told all that is in it, and so may we not.
     pub(super) async fn write_bundle(
         &self,
         id: &InstanceId,
         meta: &Meta,
         bundle: &str,
-    ) -> Result<(), kube::Error> {
+    ) -> Result<bool, kube::Error> {
         let (namespace, _) = parts(id);
         let name = secret_name(id);
         let owners = json!([{
@@ -110,18 +111,10 @@ impl Store {
         let secret: Secret = serde_json::from_value(secret).map_err(kube::Error::SerdeError)?;
         let post = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match api.create(&post, &secret).await {
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            other => return other.map(drop),
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
         }
-        // The label is looked at by the API server, so that we need not read what is in there.
-        let label = format!("/metadata/labels/{}", INSTALLATION_LABEL.replace('/', "~1"));
-        let patch = json!([
-            {"op": "test", "path": label, "value": self.installation},
-            {"op": "add", "path": "/metadata/ownerReferences", "value": owners},
-            {"op": "add", "path": "/data", "value": data},
-        ]);
-        let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-        api.patch_metadata(&name, &parameters(), &Patch::<Value>::Json(patch)).await.map(drop)
     }
 
     /// Tells the instance's owner. An event that is not heard is a line in the log: nothing waits for it.
