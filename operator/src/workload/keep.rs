@@ -110,6 +110,11 @@ fn lock(known: &Mutex<Known>) -> std::sync::MutexGuard<'_, Known> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Resource versions grow.
+fn version(object: &DynamicObject) -> Option<u64> {
+    object.metadata.resource_version.as_ref()?.parse().ok()
+}
+
 fn api(client: &Client, names: &Names, kind: &ObjectKind) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), &names.namespace, &kind.resource)
 }
@@ -248,15 +253,27 @@ impl Applier {
                     }
                     None => self.forget_problem(kind),
                 }
-                let mut object = object;
-                object.meta_mut().managed_fields = None;
-                lock(&self.known).live.insert(kind.to_owned(), Live::Present(Arc::new(object)));
+                self.learn(kind, object);
             }
             Err(error) => {
                 self.stats.apply_failures.fetch_add(1, Ordering::Relaxed);
                 self.tried(kind, failures.saturating_add(1));
                 self.problem(kind, &error);
             }
+        }
+    }
+
+    /// What was answered counts until the watch says the same, unless the watch was faster: it would then have nothing more
+    /// to say, and what is older would stay.
+    fn learn(&self, kind: &str, mut object: DynamicObject) {
+        object.meta_mut().managed_fields = None;
+        let mut known = lock(&self.known);
+        let is_older = match known.live.get(kind) {
+            Some(Live::Present(live)) => version(live) >= version(&object),
+            _ => false,
+        };
+        if !is_older {
+            known.live.insert(kind.to_owned(), Live::Present(Arc::new(object)));
         }
     }
 

@@ -115,6 +115,7 @@ impl RollShell {
         let pods = self.pods.pods();
         let now = (self.clock)();
         lost.look(&self.client, &pods, now).await;
+        self.stats.lost.store(u64::try_from(lost.since.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let settings = self.settings.settings().map_or_else(RollSettings::default, |all| all.proxies.roll);
         let (proxies, lost) = (self.view.proxies(), lost.since());
         let wanted = set.wanted.as_deref();
@@ -183,6 +184,8 @@ impl RollShell {
     /// Transitions are told; what goes on is not.
     async fn tell(&self, action: &Action, set: &Set) {
         let (phase, reason) = match action {
+            // Every change of the set makes that so for a moment, one of its size too: it begins no roll.
+            Action::Wait { .. } if set.wanted.is_none() => return,
             Action::Wait { reason, .. } => (RollPhase::Rolling, reason.clone()),
             Action::Evict { pod, .. } => (RollPhase::Rolling, format!("{pod} is next")),
             Action::Paused { reason } => (RollPhase::Paused, reason.clone()),

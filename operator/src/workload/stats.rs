@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-/// Counters, since the process began to lead.
+/// Counters, since the process began to lead, and one gauge.
 #[derive(Debug, Default)]
 pub struct WorkloadStats {
     /// Objects written.
@@ -15,6 +15,8 @@ pub struct WorkloadStats {
     pub evictions_refused: AtomicU64,
     /// Pods deleted by force.
     pub force_deleted: AtomicU64,
+    /// Pods whose nodes are lost now.
+    pub lost: AtomicU64,
     /// How often a roll was paused.
     pub pauses: AtomicU64,
 }

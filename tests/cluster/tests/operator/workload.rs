@@ -64,6 +64,8 @@ struct World {
     kubelet: PretendKubelet,
     /// Seconds that the operator's clock is ahead.
     ahead: Arc<AtomicU64>,
+    /// How often it was looked at: once each time the roll looks at everything.
+    looks: Arc<AtomicU64>,
 }
 
 impl World {
@@ -71,17 +73,20 @@ impl World {
         namespace.control_plane().start_controllers().await?;
         let client = namespace.control_plane().client();
         let names = Names { namespace: namespace.name().to_owned(), installation: "default".to_owned() };
-        let ahead = Arc::new(AtomicU64::new(0));
+        let (ahead, looks) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         write_settings(&client, namespace.name(), settings).await?;
         let source = Arc::new(SettingsSource::start(client.clone(), &names));
         let pods = Arc::new(ProxyPods::start(client.clone(), &names));
         let view = Arc::new(EveryReadyPod(Arc::clone(&pods)));
-        let clock = Arc::clone(&ahead);
-        let clock = Arc::new(move || Instant::now() + Duration::from_secs(clock.load(Ordering::Relaxed)));
+        let (seconds, looked) = (Arc::clone(&ahead), Arc::clone(&looks));
+        let clock = Arc::new(move || {
+            looked.fetch_add(1, Ordering::SeqCst);
+            Instant::now() + Duration::from_secs(seconds.load(Ordering::SeqCst))
+        });
         let workload = Workload::start_at(&client, &names, "test", &source, &pods, view, clock);
         let kubelet = PretendKubelet::start(&client, namespace.name());
         let namespace = namespace.name().to_owned();
-        Ok(Self { client, namespace, names, settings: source, pods, workload, kubelet, ahead })
+        Ok(Self { client, namespace, names, settings: source, pods, workload, kubelet, ahead, looks })
     }
 
     /// The same, with three proxies that are ready.
@@ -144,14 +149,22 @@ impl World {
             if began.elapsed() > WITHIN {
                 let roll = self.workload.roll().borrow().clone();
                 let (pods, problems) = (self.pods.pods(), self.workload.problems());
+                let (stats, ended) = (self.workload.stats(), self.kubelet.ended());
                 return Err(format!(
-                    "{what} did not come; roll {roll:?}, pods {pods:?}, problems {problems:?}"
+                    "{what} did not come; roll {roll:?}, {stats:?}, ended {ended:?}, pods {pods:?}, problems {problems:?}"
                 )
                 .into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    /// Time passes, and the roll has looked at everything since: twice, since the first look may be of before.
+    async fn pass(&self, seconds: u64) -> Result<(), TestError> {
+        self.ahead.fetch_add(seconds, Ordering::SeqCst);
+        let looked = self.looks.load(Ordering::SeqCst);
+        self.until("two looks", async || self.looks.load(Ordering::SeqCst) >= looked + 3).await
     }
 
     async fn until_rolled(&self, image: &str) -> Result<(), TestError> {
@@ -294,10 +307,10 @@ async fn rolled_in_order(suite: Suite) -> Result<(), TestError> {
             ended,
             "the highest number first, and always with both others ready"
         );
-        assert!(
-            world.has_event(PROXY, "ProxyReplaced", "").await
-                && world.has_event(PROXY, "RollFinished", "").await
-        );
+        world.until("the event", async || world.has_event(PROXY, "RollFinished", "").await).await?;
+        let told = world.events(PROXY).await?;
+        assert_eq!(told.iter().filter(|(reason, _)| reason == "ProxyReplaced").count(), 3, "{told:?}");
+        assert_eq!(told.iter().filter(|(reason, _)| reason == "RollFinished").count(), 1, "{told:?}");
         Ok(())
     };
     suite.control_plane().await?.in_namespace("workload-roll", test).await
@@ -315,8 +328,7 @@ async fn paused_and_rolled_back(suite: Suite) -> Result<(), TestError> {
             .until("the event", async || world.has_event(PROXY, "RollPaused", "ImagePullBackOff").await)
             .await?;
         // Time does not make it go on.
-        world.ahead.fetch_add(3600, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.pass(3600).await?;
         assert!(paused().await && world.ready_pods() == 2);
         assert_eq!(world.kubelet.ended().len(), 1);
 
@@ -366,7 +378,7 @@ async fn budgets(suite: Suite) -> Result<(), TestError> {
         let reason = world.workload.roll().borrow().reason.clone();
         assert_eq!(world.kubelet.ended().len(), 1, "{reason}");
         budgets.delete("second", &kube::api::DeleteParams::default()).await?;
-        world.ahead.fetch_add(10, Ordering::Relaxed);
+        world.pass(10).await?;
         world.until_rolled("latchkey-proxy:2").await
     };
     suite.control_plane().await?.in_namespace("workload-budget", test).await
@@ -379,12 +391,12 @@ async fn lost_node(suite: Suite) -> Result<(), TestError> {
         let pod = world.pods.pods().get(&name).cloned().ok_or("no such pod")?;
         world.kubelet.lose(pod.node.as_deref().ok_or("no node")?).await?;
         world.until("a pod that is not ready", async || world.ready_pods() == 2).await?;
-        // It has to be seen as lost before its minute begins.
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        world.ahead.fetch_add(50, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Its minute begins when it is seen as lost.
+        let lost = || world.workload.stats().lost.load(Ordering::Relaxed);
+        world.until("a lost node", async || lost() == 1).await?;
+        world.pass(30).await?;
         assert_eq!(world.pods.pods().get(&name).map(|pod| pod.uid.clone()), Some(pod.uid.clone()), "not yet");
-        world.ahead.fetch_add(10, Ordering::Relaxed);
+        world.pass(30).await?;
         world
             .until("another pod", async || {
                 let now = world.pods.pods();
