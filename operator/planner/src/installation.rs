@@ -1,5 +1,8 @@
 //! Which installation serves an instance.
 
+use resources::{Observed, RemoteInstance};
+use route_table::InstanceId;
+
 use crate::inventory::Settings;
 
 /// Does this installation serve an instance of this namespace that asks for `asked`?
@@ -17,6 +20,15 @@ pub fn serves(settings: &Settings, namespace: &str, asked: &str) -> bool {
     let meant = if asked.is_empty() { settings.spec.default } else { asked == settings.name };
     let namespaces = &settings.spec.namespaces;
     meant && (namespaces.is_empty() || namespaces.iter().any(|served| served == namespace))
+}
+
+/// The same of an object as it stands there.
+pub(crate) fn serves_object(settings: &Settings, id: &InstanceId, object: &Observed<RemoteInstance>) -> bool {
+    let asked = match object {
+        Observed::Readable(object) => object.spec.installation.as_str(),
+        Observed::Unreadable(nonsense) => nonsense.installation.as_deref().unwrap_or_default(),
+    };
+    serves(settings, id.as_str().split('/').next().unwrap_or_default(), asked)
 }
 
 #[cfg(test)]

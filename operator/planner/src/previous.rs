@@ -11,6 +11,7 @@ use route_table::{Fingerprint, HostName, InstanceId, Route};
 use crate::blocks::{Blocks, Judged, Tally};
 use crate::claims::Claims;
 use crate::conditions::CERTIFICATE_TRUSTED;
+use crate::installation::serves_object;
 use crate::inventory::{CertificateFacts, Inventory, ReleasedLabel, Report, Tunnel};
 use crate::ordered::Ordered;
 use crate::status::fingerprints_in;
@@ -97,17 +98,22 @@ impl Previous {
         Self::remember(inventory, instances, inventory.blocks.iter().filter_map(block).collect())
     }
 
-    /// The same from statuses that are kept apart from the objects, in the order of the instances' ids.
+    /// The same from statuses that are kept apart from the objects, in the order of the instances' ids. Statuses that
+    /// another installation wrote are none of ours: what it holds, nobody here has given up.
     pub fn remember(
         inventory: &Inventory,
         instances: impl IntoIterator<Item = (InstanceId, Arc<RemoteInstanceStatus>)>,
         blocks: OrdMap<String, Arc<VersionBlockStatus>>,
     ) -> Self {
+        let ours = |(id, _): &(InstanceId, Arc<RemoteInstanceStatus>)| {
+            let object = inventory.instances.get(id);
+            object.is_some_and(|object| serves_object(&inventory.settings, id, object))
+        };
         let entry = |(id, status): (InstanceId, Arc<RemoteInstanceStatus>)| {
             let report = Arc::new(report(&status));
             (id, Arc::new(Entry { report, status, ..Entry::default() }))
         };
-        let entries = Ordered::of(instances.into_iter().map(entry));
+        let entries = Ordered::of(instances.into_iter().filter(ours).map(entry));
         let status = |(id, entry): (&InstanceId, &Arc<Entry>)| (id.clone(), Arc::clone(&entry.status));
         Self {
             revision: inventory.facts.applied.revision.unwrap_or_default(),

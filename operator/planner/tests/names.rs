@@ -4,8 +4,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{START, World, id, says, served, status};
-use planner::{Proof, ProofAnswer, Timestamp};
+use planner::{Previous, Proof, ProofAnswer, Timestamp};
+use resources::Observed;
 use resources::condition::Truth;
 use resources::remote_instance::HostnameState;
 use serde_json::{Value, json};
@@ -23,6 +26,27 @@ fn has_lake(world: &mut World, name: &str) -> bool {
 
 fn created(at: i64) -> Value {
     json!({"creationTimestamp": Timestamp(at).to_string()})
+}
+
+#[test]
+fn what_another_installation_holds_is_not_given_up_by_a_restart_of_ours() {
+    let mut theirs = World::new();
+    theirs.instance("homes/theirs", &json!({"enabled": true, "hostname": "lake-house"}));
+    let told = serde_json::to_value(status(&theirs.settle(), "homes/theirs")).unwrap();
+    let mut world = World::new();
+    let stranger = json!({
+        "apiVersion": "latchkey.dev/v1alpha1", "kind": "RemoteInstance",
+        "metadata": {"namespace": "homes", "name": "theirs", "generation": 1},
+        "spec": {"enabled": true, "hostname": "lake-house", "installation": "other"},
+        "status": told,
+    });
+    let stranger = Arc::new(Observed::read(stranger).unwrap());
+    world.inventory.instances.insert(id("homes/theirs"), stranger);
+    world.previous = Previous::restore(&world.inventory);
+    world.instance("homes/ours", &json!({"enabled": true, "hostname": "lake-house"}));
+    let plan = world.settle();
+    assert!(plan.released.is_empty(), "{:?}", plan.released);
+    assert!(served(&plan, "homes/ours").contains(&"lake-house.ui.example.com".to_owned()));
 }
 
 #[test]
