@@ -6,14 +6,25 @@
 //! (how agents get in), [`domains`] (proofs of custom domains by DNS) and [`workload`] (the proxies as Kubernetes objects,
 //! and how they are rolled).
 
+pub mod admin;
+pub mod app;
 mod backoff;
 pub mod domains;
 pub mod joining;
+mod keeping;
 pub mod keys;
+pub mod lead;
 pub mod leader;
+mod logging;
+pub mod metrics;
 pub mod names;
 pub mod observe;
+pub mod overview;
 pub mod publish;
+pub mod reconcile;
+pub mod released;
+pub mod settings;
+mod sight;
 mod trouble;
 pub mod workload;
 pub mod write_status;

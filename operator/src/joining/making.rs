@@ -109,7 +109,8 @@ async fn write(
         return Err(MakeError::NoCa);
     }
     let token: Zeroizing<String> = make(id)?;
-    let text = bundle::text(&settings.way, &ca, &token, id)?;
+    let way = settings.way.borrow().clone();
+    let text = bundle::text(&way, &ca, &token, id)?;
     if !store.write_bundle(id, meta, &text).await? {
         return Err(MakeError::Occupied(secret_name(id)));
     }

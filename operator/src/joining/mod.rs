@@ -58,8 +58,8 @@ const LONGEST_SLEEP: Duration = Duration::from_hours(24);
 /// What bundles say, and how long their tokens hold.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How agents reach the installation.
-    pub way: Way,
+    /// How agents reach the installation; later bundles say what it is then.
+    pub way: watch::Receiver<Arc<Way>>,
     /// The CA that agents are to trust, PEM; empty while it is not known. Later bundles have later ones.
     pub ca: watch::Receiver<Arc<str>>,
     /// How long a token may wait to be used.

@@ -42,6 +42,8 @@ use crate::publish::ServerTls;
 /// How often a change is tried when somebody else is faster every time.
 const TRIES: usize = 8;
 
+/// The present authority's certificate, in its Secret.
+const AUTHORITY: &str = "ca.crt";
 const SEED: &str = "seed";
 const NEWEST: &str = "newest";
 const OLDER: &str = "older";
@@ -201,6 +203,13 @@ impl Keys {
     /// What seals and opens tokens: the first seals, all open.
     pub fn token_keys(&self) -> Vec<Zeroizing<[u8; 32]>> {
         self.held().token_keys.clone()
+    }
+
+    /// The certificate of the authority that signs now: what agents are to trust, PEM.
+    pub fn authority(&self) -> String {
+        let held = self.held();
+        let certificate = held.seen.get(&self.names.authority()).and_then(|secret| secret.get(AUTHORITY));
+        certificate.map(|pem| String::from_utf8_lossy(pem).into_owned()).unwrap_or_default()
     }
 
     /// TLS for proxies that connect.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use imbl::OrdMap;
 use kube::Client;
 use planner::Published;
 use tokio::sync::{mpsc, watch};
@@ -47,6 +48,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// Who this process is, e.g. the pod's name: events say it.
     pub identity: String,
+    /// Are version blocks' statuses told, too? One block is seen by every installation of a cluster, and counts
+    /// differ: the one that serves by default tells its own.
+    pub tells_blocks: bool,
     /// Statuses on their way at once.
     pub at_once: usize,
     /// Statuses written a second.
@@ -70,6 +74,7 @@ impl Settings {
     pub fn of(identity: impl Into<String>) -> Self {
         Self {
             identity: identity.into(),
+            tells_blocks: true,
             at_once: 16,
             writes_per_second: 200,
             burst: 400,
@@ -118,6 +123,7 @@ pub struct StatusWriter {
     news: mpsc::Sender<News>,
     counts: Arc<Counts>,
     stats: watch::Receiver<WriterStats>,
+    tells_blocks: bool,
     sending: JoinHandle<()>,
     telling: Telling,
     stop: DropGuard,
@@ -141,22 +147,26 @@ impl StatusWriter {
         let (offers, offered) = watch::channel(Offer::default());
         let (news, told) = mpsc::channel(settings.max_events.max(1));
         let counts = Arc::new(Counts::default());
+        let tells_blocks = settings.tells_blocks;
         let teller = Teller::new(client.clone(), settings.clone(), Arc::clone(&counts));
         let sending = Sending::new(client.clone(), settings, tell, Arc::clone(&counts));
         let sending = tokio::spawn(sending.run(offered, stop.clone()));
         let telling = Telling(tokio::spawn(teller.run(told)));
-        Self { offers, news, counts, stats, sending, telling, stop: stop.drop_guard() }
+        Self { offers, news, counts, stats, tells_blocks, sending, telling, stop: stop.drop_guard() }
     }
 
-    /// Another plan was published. `objects` is what it was made of, or newer. Its events are told once, so offer a plan
-    /// once.
+    /// Another plan was published: its statuses are to be told. `objects` is what it was made of, or newer.
     pub fn offer(&self, published: Published<'_>, objects: &Objects) {
         self.offers.send_modify(|offer| {
             offer.number += 1;
-            offer.wanted =
-                Wanted { instances: published.instances().clone(), blocks: published.blocks().clone() };
+            let blocks = if self.tells_blocks { published.blocks().clone() } else { OrdMap::new() };
+            offer.wanted = Wanted { instances: published.instances().clone(), blocks };
             offer.objects = objects.clone();
         });
+    }
+
+    /// Tells what happened with a plan; once for each plan.
+    pub fn tell(&self, published: Published<'_>, objects: &Objects) {
         for event in published.events() {
             let uid = outbox::uid(objects, &event.about);
             if self.news.try_send(News { event: event.clone(), uid }).is_err() {
