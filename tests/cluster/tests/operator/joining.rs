@@ -82,6 +82,7 @@ where
                 server: "tunnel.example.com:443".to_owned(),
                 server_name: "connect.example.com".to_owned(),
             };
+            let (_, way) = watch::channel(Arc::new(way));
             let (_, ca) = watch::channel(Arc::from("PEM OF THE CA\n"));
             let settings = Settings { way, ca, token_life };
             let joining = Joining::start(operator, &names, "tests", settings);

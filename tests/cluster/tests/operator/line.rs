@@ -15,7 +15,7 @@ pub(crate) struct Line {
     /// Whatever it asks goes this way, and is not tried again by itself: that would hide what is tested.
     pub(crate) client: Client,
     target: Arc<str>,
-    here: SocketAddr,
+    pub(crate) here: SocketAddr,
     carrying: Mutex<JoinHandle<()>>,
 }
 

@@ -9,13 +9,17 @@
 )]
 
 mod domains;
+mod edits;
+mod faults;
 mod joining;
+mod journey;
 mod keys;
 mod leader;
 mod line;
 mod observe;
 mod pretend_kubelet;
 mod rbac;
+mod support;
 mod workload;
 mod write_status;
 
@@ -27,8 +31,11 @@ use libtest_mimic::Trial;
 fn main() -> ExitCode {
     let parts: &[fn(&Suite) -> Vec<Trial>] = &[
         domains::tests, //
-        keys::tests,
+        edits::tests,
+        faults::tests,
         joining::tests,
+        journey::tests,
+        keys::tests,
         leader::tests,
         observe::tests,
         rbac::tests,

@@ -34,6 +34,7 @@ pub(super) async fn events(suite: Suite) -> Result<(), TestError> {
             assert!(plan.events.iter().any(|event| event.reason == "Blocked"), "{:?}", plan.events);
             // A leader offers a plan once; three times here, as when an instance flaps.
             for _ in 0..3 {
+                writer.tell(published, &objects);
                 writer.offer(published, &objects);
             }
             let expected = u64::try_from(plan.events.len() * 3)?;

@@ -96,7 +96,9 @@ impl Installation {
     fn turn(&mut self, writer: &StatusWriter) -> Plan {
         let objects = self.objects();
         let plan = self.plan(&objects);
-        writer.offer(plan.published(plan.revision).unwrap(), &objects);
+        let published = plan.published(plan.revision).unwrap();
+        writer.tell(published, &objects);
+        writer.offer(published, &objects);
         plan
     }
 }
@@ -300,7 +302,9 @@ async fn gone(suite: Suite) -> Result<(), TestError> {
             }
             create(namespace, "again", json!({})).await?;
             let writer = StatusWriter::start(&control_plane.client(), settings());
-            writer.offer(plan.published(plan.revision).unwrap(), &objects);
+            let published = plan.published(plan.revision).unwrap();
+            writer.tell(published, &objects);
+            writer.offer(published, &objects);
             idle(&writer).await?;
             let stats = writer.stats();
             assert_eq!((stats.gone, stats.written, stats.refused, stats.failed), (1, 1, 0, 0), "{stats:?}");

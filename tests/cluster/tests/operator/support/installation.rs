@@ -1,0 +1,317 @@
+//! An installation in the namespace of a test.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use latchkey_cluster_tests::{Answer, LOGS_VARIABLE, Process, TestError, TestNamespace};
+use latchkey_operator::names::Names;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::line::Line;
+
+use super::programs::{free_ports, program};
+use super::{Visitor, WebServer, eventually};
+
+/// Names end with it; nobody asks DNS for them.
+pub(crate) const DOMAIN: &str = "ui.example.com";
+
+/// A replica of the operator.
+pub(crate) struct Operator {
+    pub(crate) process: Process,
+    pub(crate) admin: SocketAddr,
+}
+
+/// A proxy.
+pub(crate) struct Proxy {
+    pub(crate) process: Process,
+    pub(crate) public: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// An agent and its instance.
+pub(crate) struct Agent {
+    _process: Process,
+    _server: WebServer,
+}
+
+/// Everything of one installation. Processes end when it is dropped.
+pub(crate) struct Installation<'a, 'b> {
+    pub(crate) namespace: &'a TestNamespace<'b>,
+    pub(crate) names: Names,
+    folder: TempDir,
+    /// Where operators listen; decided once, since proxies know it from their start.
+    links: Vec<SocketAddr>,
+    pub(crate) operators: BTreeMap<usize, Operator>,
+    pub(crate) proxies: BTreeMap<usize, Proxy>,
+    pub(crate) agents: BTreeMap<String, Agent>,
+    ports: BTreeMap<usize, u16>,
+    /// What operators find the API server by.
+    kubeconfig: PathBuf,
+    started: usize,
+}
+
+impl<'a, 'b> Installation<'a, 'b> {
+    /// Writes the settings. Its name is the namespace's, so that no other installation of the tests minds its objects.
+    pub(crate) async fn begin(namespace: &'a TestNamespace<'b>) -> Result<Self, TestError> {
+        let names =
+            Names { namespace: namespace.name().to_owned(), installation: namespace.name().to_owned() };
+        let links = free_ports::<2>()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).to_vec();
+        let ports = free_ports::<4>()?;
+        let whole = Self {
+            namespace,
+            names,
+            folder: folder(namespace)?,
+            links,
+            operators: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            ports: ports.into_iter().enumerate().collect(),
+            kubeconfig: namespace.control_plane().kubeconfig().to_owned(),
+            started: 0,
+        };
+        whole.write_settings(&json!({})).await?;
+        Ok(whole)
+    }
+
+    /// Writes the settings, with some members different.
+    pub(crate) async fn write_settings(&self, different: &Value) -> Result<(), TestError> {
+        let mut spec = json!({
+            "domain": DOMAIN,
+            "default": false,
+            "namespaces": [self.namespace.name()],
+            "tunnelAddress": format!("127.0.0.1:{}", self.ports[&0]),
+        });
+        for (member, value) in different.as_object().into_iter().flatten() {
+            spec[member] = value.clone();
+        }
+        let map = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": self.names.settings()},
+            "data": {"installation.yaml": json!({"spec": spec, "proxies": {"image": "none.invalid/proxy:1"}}).to_string()},
+        });
+        let path = format!(
+            "/api/v1/namespaces/{}/configmaps/{}?fieldManager=tests&force=true",
+            self.namespace.name(),
+            self.names.settings()
+        );
+        accepted(self.namespace.control_plane().exchange(Method::PATCH, &path, &map).await?)?;
+        Ok(())
+    }
+
+    /// Operators that start from now on reach the API server by this line.
+    pub(crate) fn through(&mut self, line: &Line) -> Result<(), TestError> {
+        let text = std::fs::read_to_string(&self.kubeconfig)?;
+        let mut config: Value = serde_json::from_str(&text)?;
+        let cluster = config.pointer_mut("/clusters/0/cluster").ok_or("no cluster in the kubeconfig")?;
+        cluster["server"] = json!(format!("https://{}", line.here));
+        let path = self.path("kubeconfig");
+        std::fs::write(&path, config.to_string())?;
+        self.kubeconfig = path;
+        Ok(())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn log(&mut self, name: &str) -> PathBuf {
+        self.started += 1;
+        let number = self.started;
+        self.path(&format!("{name}.{number}.log"))
+    }
+
+    /// Starts a replica of the operator, or starts it again.
+    pub(crate) async fn start_operator(&mut self, which: usize) -> Result<(), TestError> {
+        let link = self.links[which];
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_ports::<1>()?[0]));
+        let arguments = [
+            format!("--namespace={}", self.names.namespace),
+            format!("--installation={}", self.names.installation),
+            format!("--identity=operator-{which}"),
+            format!("--link={link}"),
+            format!("--admin={admin}"),
+            "--lease=5".to_owned(),
+            "--no-workload".to_owned(),
+            "--log=info".to_owned(),
+        ];
+        let environment = [("KUBECONFIG", self.kubeconfig.clone())];
+        let log = self.log("operator");
+        let process =
+            Process::start_with("operator", &program("latchkey-operator")?, &arguments, &environment, log)?;
+        self.operators.insert(which, Operator { process, admin });
+        Ok(())
+    }
+
+    /// Waits until an operator says that it is ready.
+    pub(crate) async fn operator_ready(&self, which: usize) -> Result<(), TestError> {
+        let admin = self.operators[&which].admin;
+        eventually("the operator is ready", async || ready(admin).await).await
+    }
+
+    /// Writes a Secret into a folder, as a kubelet does for a volume.
+    pub(crate) async fn mount(&self, secret: &str, folder: &Path) -> Result<(), TestError> {
+        let path = format!("/api/v1/namespaces/{}/secrets/{secret}", self.namespace.name());
+        let secret = eventually("the Secret", async || {
+            accepted(self.namespace.control_plane().exchange(Method::GET, &path, &Value::Null).await?)
+        })
+        .await?;
+        std::fs::create_dir_all(folder)?;
+        for (name, value) in secret["data"].as_object().into_iter().flatten() {
+            let value = value.as_str().unwrap_or_default();
+            use base64::Engine as _;
+            let bytes = base64::engine::general_purpose::STANDARD.decode(value)?;
+            std::fs::write(folder.join(name), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a proxy, or starts it again with what it had.
+    pub(crate) async fn start_proxy(&mut self, which: usize) -> Result<(), TestError> {
+        let certificates = self.path("certificates");
+        self.mount(&self.names.proxy_certificates(), &certificates).await?;
+        let public = SocketAddr::from(([127, 0, 0, 1], self.ports[&which]));
+        let admin = SocketAddr::from(([127, 0, 0, 1], free_ports::<1>()?[0]));
+        let links: Vec<String> = self.links.iter().map(ToString::to_string).collect();
+        let arguments = [
+            format!("--listen={public}"),
+            format!("--admin={admin}"),
+            format!("--operator={}", links.join(",")),
+            format!("--operator-tls={}", certificates.display()),
+            format!("--operator-name={}", self.names.operator_service()),
+            format!("--replica={}-{which}", self.names.proxies()),
+            format!("--table-cache={}", self.path(&format!("table-{which}")).display()),
+            format!("--api-tls={}", certificates.display()),
+            "--grace=2".to_owned(),
+            "--data-threads=1".to_owned(),
+        ];
+        let log = self.log("proxy");
+        let process = Process::start_with("proxy", &program("latchkey-proxy")?, &arguments, &[], log)?;
+        self.proxies.insert(which, Proxy { process, public, admin });
+        Ok(())
+    }
+
+    /// Waits until a proxy says that it is ready.
+    pub(crate) async fn proxy_ready(&self, which: usize) -> Result<(), TestError> {
+        let admin = self.proxies[&which].admin;
+        eventually("the proxy is ready", async || ready(admin).await).await
+    }
+
+    /// Applies an object of ours: a RemoteInstance (namespace and installation are filled in) or a VersionBlock.
+    pub(crate) async fn apply(&self, object: &Value) -> Result<Value, TestError> {
+        let mut object = object.clone();
+        object["apiVersion"] = json!(resources::API_VERSION);
+        let name = object["metadata"]["name"].as_str().ok_or("an object without a name")?.to_owned();
+        let base = format!("/apis/{}", resources::API_VERSION);
+        let path = if object["kind"] == "VersionBlock" {
+            format!("{base}/versionblocks/{name}")
+        } else {
+            object["spec"]["installation"] = json!(self.names.installation);
+            format!("{base}/namespaces/{}/remoteinstances/{name}", self.namespace.name())
+        };
+        let path = format!("{path}?fieldManager=tests&force=true&fieldValidation=Strict");
+        accepted(self.namespace.control_plane().exchange(Method::PATCH, &path, &object).await?)
+    }
+
+    /// The path of an instance at the API server.
+    pub(crate) fn instance_path(&self, name: &str) -> String {
+        format!(
+            "/apis/{}/namespaces/{}/remoteinstances/{name}",
+            resources::API_VERSION,
+            self.namespace.name()
+        )
+    }
+
+    /// An instance as the API server has it.
+    pub(crate) async fn instance(&self, name: &str) -> Result<Value, TestError> {
+        let path = self.instance_path(name);
+        accepted(self.namespace.control_plane().exchange(Method::GET, &path, &Value::Null).await?)
+    }
+
+    /// Asks for a join bundle as a person does, and starts an agent with it.
+    pub(crate) async fn start_agent(&mut self, name: &str, version: &str) -> Result<(), TestError> {
+        let request = json!({"metadata": {"annotations": {"latchkey.dev/join": "once"}}});
+        let path = self.instance_path(name);
+        accepted(self.namespace.control_plane().exchange(Method::PATCH, &path, &request).await?)?;
+        let folder = self.path(&format!("join-{name}"));
+        self.mount(&format!("{name}-join"), &folder).await?;
+        self.run_agent(name, version).await
+    }
+
+    /// Starts an agent that has joined before.
+    pub(crate) async fn run_agent(&mut self, name: &str, version: &str) -> Result<(), TestError> {
+        let server = WebServer::start(&format!("the page of {name}")).await?;
+        let arguments = [
+            format!("--join={}", self.path(&format!("join-{name}")).join("bundle").display()),
+            format!("--state={}", self.path(&format!("agent-{name}")).display()),
+            format!("--target={}", server.address),
+            format!("--product-version={version}"),
+        ];
+        let log = self.log("agent");
+        let process = Process::start_with("agent", &program("latchkey-agent")?, &arguments, &[], log)?;
+        self.agents.insert(name.to_owned(), Agent { _process: process, _server: server });
+        Ok(())
+    }
+
+    /// The page of an instance, through a proxy.
+    pub(crate) async fn page(&self, proxy: usize, host: &str) -> Result<String, TestError> {
+        Visitor::page(self.proxies[&proxy].public, host).await
+    }
+
+    /// Waits for a condition, as `kubectl wait` does.
+    pub(crate) async fn condition(&self, name: &str, kind: &str, expected: &str) -> Result<Value, TestError> {
+        eventually(&format!("{name} is {kind}={expected}"), async || {
+            let object = self.instance(name).await?;
+            let conditions = object.pointer("/status/conditions").and_then(Value::as_array).cloned();
+            let found = conditions.unwrap_or_default().into_iter().find(|each| each["type"] == kind);
+            match found {
+                Some(condition)
+                    if condition["status"] == expected
+                        && condition["observedGeneration"] == object["metadata"]["generation"] =>
+                {
+                    Ok(object)
+                }
+                found => Err(format!("{found:?}").into()),
+            }
+        })
+        .await
+    }
+}
+
+/// Where programs keep what they keep, and their logs: those stay where somebody wants to read them.
+fn folder(namespace: &TestNamespace<'_>) -> Result<TempDir, TestError> {
+    let mut folder = tempfile::Builder::new();
+    let prefix = format!("{}-", namespace.name());
+    folder.prefix(&prefix);
+    Ok(match std::env::var_os(LOGS_VARIABLE) {
+        Some(logs) => folder.disable_cleanup(true).tempdir_in(logs)?,
+        None => folder.tempdir()?,
+    })
+}
+
+/// The body of an answer, or what the API server said against it.
+pub(crate) fn accepted(answer: Answer) -> Result<Value, TestError> {
+    if answer.is_success() { Ok(answer.body) } else { Err(answer.message().to_owned().into()) }
+}
+
+/// Asks `/readyz`.
+async fn ready(admin: SocketAddr) -> Result<(), TestError> {
+    let (code, text) = get(admin, "/readyz").await?;
+    if code == 200 { Ok(()) } else { Err(format!("{code}: {text}").into()) }
+}
+
+/// One plain HTTP request.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), TestError> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no HTTP")?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    Ok((code, body))
+}

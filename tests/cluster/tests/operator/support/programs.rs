@@ -1,0 +1,37 @@
+//! Our own programs, as they were built beside this test.
+
+use std::path::PathBuf;
+
+use latchkey_cluster_tests::TestError;
+
+/// Names a folder with the programs, where they are not beside the tests.
+const FOLDER_VARIABLE: &str = "LATCHKEY_BIN_DIR";
+
+/// Where a program is.
+pub(crate) fn program(name: &str) -> Result<PathBuf, TestError> {
+    let folder = match std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()) {
+        Some(folder) => PathBuf::from(folder),
+        // target/PROFILE/deps/this-test
+        None => {
+            let test = std::env::current_exe()?;
+            test.ancestors().nth(2).ok_or("the test is nowhere")?.to_owned()
+        }
+    };
+    let path = folder.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(format!("{} is not there: cargo build --workspace --bins (same profile)", path.display()).into())
+}
+
+/// Ports that were free a moment ago; all held at once, so that they differ.
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], TestError> {
+    let mut held = Vec::new();
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        *port = listener.local_addr()?.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
