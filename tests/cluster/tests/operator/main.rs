@@ -19,6 +19,7 @@ mod line;
 mod observe;
 mod pretend_kubelet;
 mod rbac;
+mod scenarios;
 mod support;
 mod workload;
 mod write_status;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         leader::tests,
         observe::tests,
         rbac::tests,
+        scenarios::tests,
         workload::tests,
         write_status::tests,
     ];
