@@ -1,5 +1,7 @@
 //! The committed code is what the contract says.
 
+#![allow(clippy::unwrap_used, reason = "in a test a failed expectation is the message")]
+
 mod generation;
 
 #[test]

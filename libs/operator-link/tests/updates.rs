@@ -1,5 +1,12 @@
 //! Whatever changes, a proxy that read every update has the operator's table.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a failed expectation is the message"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -29,9 +36,10 @@ fn route(at: u8, look: u8, lists: &[Arc<[VersionBlock]>]) -> Arc<Route> {
     let mut route = Route::new(format!("homes/house-{at}").parse().unwrap());
     route.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
     route.generation = u64::from(look) + 1;
-    route.enabled = look % 5 != 0;
+    route.enabled = !look.is_multiple_of(5);
     route.declared_version = ReportedVersion::read("2026.11.1", VersionScheme::Calendar);
-    route.unknown_version = if look % 2 == 0 { UnknownVersion::Allow } else { UnknownVersion::Block };
+    route.unknown_version =
+        if look.is_multiple_of(2) { UnknownVersion::Allow } else { UnknownVersion::Block };
     route.blocks = lists.get(usize::from(look) % lists.len()).cloned().unwrap();
     route.accepted_blocks = vec![format!("block-{look}")];
     route.allow_networks = vec!["192.0.2.0/24".parse().unwrap()];
@@ -39,7 +47,7 @@ fn route(at: u8, look: u8, lists: &[Arc<[VersionBlock]>]) -> Arc<Route> {
     route.limits.max_connections = u32::from(look) + 1;
     route.tunnels = u32::from(look % 3) + 1;
     route.agent_keys = vec![AgentKey { fingerprint: Fingerprint::from_bytes([at; 32]), generation: 1 }];
-    route.park_visitors = look % 3 == 0;
+    route.park_visitors = look.is_multiple_of(3);
     route.priority = i32::from(look) - 100;
     Arc::new(route)
 }
@@ -190,10 +198,11 @@ fn a_deposed_leader_cannot_push_and_gaps_are_seen() {
     assert!(matches!(reader.take(other, present), Err(ReadError::Mixed { .. })));
 }
 
+type Spoil = fn(&mut wire::Update);
+
 #[test]
 fn nonsense_is_named() {
     let lists = lists();
-    type Spoil = fn(&mut wire::Update);
     let cases: [(Spoil, &str); 7] = [
         (|part| part.to = None, "without `to`"),
         (|part| part.domain = "not a name".to_owned(), "domain"),

@@ -22,7 +22,7 @@ async fn soon(suite: Suite) -> Result<(), TestError> {
     control_plane
         .in_namespace("edits", async |namespace| {
             let mut here = Installation::begin(namespace).await?;
-            here.start_operator(0).await?;
+            here.start_operator(0)?;
             here.operator_ready(0).await?;
             for which in 0..3 {
                 here.start_proxy(which).await?;
@@ -78,7 +78,7 @@ async fn revisions(here: &Installation<'_, '_>) -> Result<Vec<u64>, TestError> {
         let (_, metrics) = get(proxy.admin, "/metrics").await?;
         let line = metrics.lines().find(|line| line.starts_with("latchkey_proxy_route_table_revision "));
         let value = line.and_then(|line| line.split(' ').nth(1)).ok_or("no revision among the metrics")?;
-        revisions.push(value.parse::<f64>()? as u64);
+        revisions.push(value.parse()?);
     }
     Ok(revisions)
 }

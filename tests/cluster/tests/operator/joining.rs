@@ -453,7 +453,7 @@ async fn the_page_says_what_works(world: &World<'_>) -> Result<(), TestError> {
         Ok::<_, TestError>(said)
     };
     let said = tokio::select! {
-        said = timeout(Duration::from_secs(120), reader) => said??,
+        said = timeout(Duration::from_mins(2), reader) => said??,
         () = operator => return Err("the operator ended".into()),
     };
     let said = |part: &str| {

@@ -27,7 +27,7 @@ async fn whole(suite: Suite) -> Result<(), TestError> {
     control_plane
         .in_namespace("journey", async |namespace| {
             let mut here = Installation::begin(namespace).await?;
-            here.start_operator(0).await?;
+            here.start_operator(0)?;
             here.operator_ready(0).await?;
             for which in 0..3 {
                 here.start_proxy(which).await?;
@@ -90,7 +90,7 @@ async fn block(suite: Suite) -> Result<(), TestError> {
     control_plane
         .in_namespace("blocked", async |namespace| {
             let mut here = Installation::begin(namespace).await?;
-            here.start_operator(0).await?;
+            here.start_operator(0)?;
             here.operator_ready(0).await?;
             here.start_proxy(0).await?;
             here.proxy_ready(0).await?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use http::Method;
 use latchkey_cluster_tests::{Answer, LOGS_VARIABLE, Process, TestError, TestNamespace};
 use latchkey_operator::names::Names;
@@ -125,7 +126,7 @@ impl<'a, 'b> Installation<'a, 'b> {
     }
 
     /// Starts a replica of the operator, or starts it again.
-    pub(crate) async fn start_operator(&mut self, which: usize) -> Result<(), TestError> {
+    pub(crate) fn start_operator(&mut self, which: usize) -> Result<(), TestError> {
         let link = self.links[which];
         let admin = SocketAddr::from(([127, 0, 0, 1], free_ports::<1>()?[0]));
         let arguments = [
@@ -162,7 +163,6 @@ impl<'a, 'b> Installation<'a, 'b> {
         std::fs::create_dir_all(folder)?;
         for (name, value) in secret["data"].as_object().into_iter().flatten() {
             let value = value.as_str().unwrap_or_default();
-            use base64::Engine as _;
             let bytes = base64::engine::general_purpose::STANDARD.decode(value)?;
             std::fs::write(folder.join(name), bytes)?;
         }
@@ -200,7 +200,7 @@ impl<'a, 'b> Installation<'a, 'b> {
         eventually("the proxy is ready", async || ready(admin).await).await
     }
 
-    /// Applies an object of ours: a RemoteInstance (namespace and installation are filled in) or a VersionBlock.
+    /// Applies an object of ours: an instance (namespace and installation are filled in) or a version block.
     pub(crate) async fn apply(&self, object: &Value) -> Result<Value, TestError> {
         let mut object = object.clone();
         object["apiVersion"] = json!(resources::API_VERSION);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use latchkey_cluster_tests::TestError;
 
 /// How long anything may take on a machine under load.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Tries until it works, and says what was seen last when it never does.
 pub(crate) async fn eventually<T>(

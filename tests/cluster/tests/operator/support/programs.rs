@@ -9,13 +9,13 @@ const FOLDER_VARIABLE: &str = "LATCHKEY_BIN_DIR";
 
 /// Where a program is.
 pub(crate) fn program(name: &str) -> Result<PathBuf, TestError> {
-    let folder = match std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()) {
-        Some(folder) => PathBuf::from(folder),
+    let told = std::env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty());
+    let folder = if let Some(folder) = told {
+        PathBuf::from(folder)
+    } else {
         // target/PROFILE/deps/this-test
-        None => {
-            let test = std::env::current_exe()?;
-            test.ancestors().nth(2).ok_or("the test is nowhere")?.to_owned()
-        }
+        let test = std::env::current_exe()?;
+        test.ancestors().nth(2).ok_or("the test is nowhere")?.to_owned()
     };
     let path = folder.join(name);
     if path.is_file() {
