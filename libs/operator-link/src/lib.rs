@@ -17,7 +17,6 @@ mod writer;
 #[expect(
     clippy::all,
     clippy::pedantic,
-    rustdoc::all,
     reason = "generated"
 )]
 #[rustfmt::skip]
