@@ -1,17 +1,21 @@
 //! Labels that were given up, kept in a `ConfigMap`: a new leader must not hand a quarantined name to somebody else.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use imbl::OrdMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, core::ObjectMeta};
 use planner::ReleasedLabel;
+use tokio::time::timeout;
 
 use crate::names::{FIELD_MANAGER, INSTALLATION_LABEL, Names};
 
 /// The member that holds them.
 const KEY: &str = "labels.json";
+/// Routes wait for it, so it may not take long.
+const WITHIN: Duration = Duration::from_secs(3);
 /// A `ConfigMap` takes 1 MiB; one label is some 150 bytes. Above this the oldest are forgotten first.
 const MOST: usize = 6_000;
 
@@ -25,6 +29,12 @@ pub enum ReleasedError {
         name: String,
         /// Why.
         source: kube::Error,
+    },
+    /// The API server says nothing.
+    #[error("the ConfigMap {name}: the API server does not answer")]
+    NoAnswer {
+        /// Which one.
+        name: String,
     },
     /// Somebody wrote nonsense into it.
     #[error(
@@ -44,6 +54,8 @@ pub struct Released {
     api: Api<ConfigMap>,
     names: Names,
     labels: OrdMap<String, ReleasedLabel>,
+    /// Does the API server have them?
+    is_kept: bool,
 }
 
 impl Released {
@@ -60,7 +72,7 @@ impl Released {
                 serde_json::from_str(&text).map_err(|source| ReleasedError::Nonsense { name, source })?
             }
         };
-        Ok(Self { api, names: names.clone(), labels: labels.into_iter().collect() })
+        Ok(Self { api, names: names.clone(), labels: labels.into_iter().collect(), is_kept: true })
     }
 
     /// What a plan has to know.
@@ -68,9 +80,14 @@ impl Released {
         &self.labels
     }
 
-    /// Keeps what a plan says, before its statuses tell anybody.
+    /// Keeps what a plan says, before its statuses tell anybody. What cannot be written is known here all the same, and
+    /// written with the next plan.
     pub async fn keep(&mut self, planned: &OrdMap<String, ReleasedLabel>) -> Result<(), ReleasedError> {
-        if self.labels.ptr_eq(planned) || self.labels == *planned {
+        if !self.labels.ptr_eq(planned) && self.labels != *planned {
+            self.labels.clone_from(planned);
+            self.is_kept = false;
+        }
+        if self.is_kept {
             return Ok(());
         }
         let name = self.names.released();
@@ -87,10 +104,14 @@ impl Released {
             ..ConfigMap::default()
         };
         let apply = PatchParams::apply(FIELD_MANAGER).force();
-        let applied = self.api.patch(&name, &apply, &Patch::Apply(&map)).await;
-        applied.map_err(|source| ReleasedError::Api { name, source })?;
-        self.labels.clone_from(planned);
-        Ok(())
+        match timeout(WITHIN, self.api.patch(&name, &apply, &Patch::Apply(&map))).await {
+            Ok(Ok(_)) => {
+                self.is_kept = true;
+                Ok(())
+            }
+            Ok(Err(source)) => Err(ReleasedError::Api { name, source }),
+            Err(_) => Err(ReleasedError::NoAnswer { name }),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod line;
 mod observe;
 mod pretend_kubelet;
 mod rbac;
+mod released;
 mod scenarios;
 mod support;
 mod workload;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         leader::tests,
         observe::tests,
         rbac::tests,
+        released::tests,
         scenarios::tests,
         workload::tests,
         write_status::tests,
