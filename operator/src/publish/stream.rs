@@ -180,6 +180,8 @@ impl Stream {
         writer: &mut UpdateWriter,
     ) -> Result<Status, Gone> {
         let limits = &self.publisher.limits;
+        // News that is nothing to say must not put off the next sign of life.
+        let mut ping_at = Instant::now() + limits.ping_every;
         loop {
             self.answer_enrolments().await?;
             let now = Instant::now();
@@ -197,9 +199,11 @@ impl Stream {
                     self.publisher.counting.unanswered.one();
                     return Ok(Status::deadline_exceeded("an update was not answered in time"));
                 }
+                Step::Wait(_) if now >= ping_at => {
+                    let every = u32::try_from(limits.ping_every.as_secs()).unwrap_or(u32::MAX).max(1);
+                    self.say(Said::Ping(wire::Ping { every })).await?;
+                }
                 Step::Wait(until) => {
-                    let ping_at = now + limits.ping_every;
-                    let wake_at = until.map_or(ping_at, |until| until.min(ping_at));
                     let news = async {
                         tokio::select! {
                             changed = standing.changed() => changed.map_err(|_| Gone),
@@ -207,16 +211,14 @@ impl Stream {
                             () = self.to_proxy.closed() => Err(Gone),
                         }
                     };
-                    match timeout_at(wake_at.into(), news).await {
-                        Ok(news) => news?,
-                        Err(_) if Instant::now() >= ping_at => {
-                            let every = u32::try_from(limits.ping_every.as_secs()).unwrap_or(u32::MAX).max(1);
-                            self.say(Said::Ping(wire::Ping { every })).await?;
-                        }
-                        Err(_) => {}
+                    let wake_at = until.map_or(ping_at, |until| until.min(ping_at));
+                    if let Ok(news) = timeout_at(wake_at.into(), news).await {
+                        news?;
                     }
+                    continue;
                 }
             }
+            ping_at = Instant::now() + limits.ping_every;
         }
     }
 

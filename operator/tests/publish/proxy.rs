@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
@@ -15,6 +16,7 @@ use route_table::RouteTable;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::codegen::Service;
@@ -89,6 +91,18 @@ impl Proxy {
                 Some(to_proxy::Message::Ping(_)) => {}
                 Some(next) => return Ok(next),
                 None => return Err(Status::cancelled("the stream ended")),
+            }
+        }
+    }
+
+    /// Waits for a ping, and says again and again what it has in force.
+    pub(crate) async fn ping_though_it_talks(&mut self, every: Duration) {
+        loop {
+            let next = timeout(every, self.down.as_mut().unwrap().message()).await;
+            match next.map(|next| next.unwrap().and_then(|next| next.message)) {
+                Ok(Some(to_proxy::Message::Ping(_))) => return,
+                Ok(next) => panic!("{next:?}"),
+                Err(_) => self.acknowledge().await,
             }
         }
     }

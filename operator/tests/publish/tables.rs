@@ -1,5 +1,7 @@
 //! Tables on their way down, and answers on their way up.
 
+use std::time::Duration;
+
 use latchkey_operator::publish::Limits;
 use operator_link::Position;
 use operator_link::wire::to_proxy::Message;
@@ -167,4 +169,19 @@ async fn who_refuses_gets_everything() {
     assert!(proxy.has(&routes(4)));
     assert_eq!(rig.publisher.counters().refused, 1);
     assert_eq!(rig.publisher.proxies()[0].position, Some(at(1, 1)));
+}
+
+#[tokio::test]
+async fn a_sign_of_life_comes_whatever_else_happens() {
+    let every = Duration::from_millis(300);
+    let rig = Rig::start(Limits { ping_every: every, ..Limits::default() }).await;
+    rig.publisher.lead(1);
+    rig.publish(1, &routes(3));
+    let mut proxy = rig.attach("proxy-0", 1).await;
+    proxy.welcome().await;
+    proxy.read_update().await;
+    proxy.acknowledge().await;
+    for _ in 0..2 {
+        soon(proxy.ping_though_it_talks(every / 10)).await;
+    }
 }
