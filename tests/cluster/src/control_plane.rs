@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::folder::Folder;
 use crate::process::Process;
-use crate::{ClusterError, KUBECONFIG_VARIABLE, certificates, is_set, tools};
+use crate::{ClusterError, KUBECONFIG_VARIABLE, audit, certificates, is_set, tools};
 
 /// A server that is not ready by then never will be: two cores under load need some ten seconds.
 const READY_WITHIN: Duration = Duration::from_mins(2);
@@ -54,21 +54,34 @@ struct Servers {
 impl ControlPlane {
     /// Starts one and waits until it is ready, or takes the one of [`KUBECONFIG_VARIABLE`].
     pub async fn start() -> Result<Self, ClusterError> {
-        // The only provider there is. Whoever installed it first did the same.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        if !is_set(KUBECONFIG_VARIABLE) {
+            return Self::start_own(&|_| Ok(Vec::new())).await;
+        }
+        use_the_provider();
+        let kubeconfig = PathBuf::from(std::env::var_os(KUBECONFIG_VARIABLE).unwrap_or_default());
+        let client = connect(&kubeconfig).await?;
+        let (tools, folder, controllers) = (tools::folder().await?, Folder::make()?, OnceCell::new());
+        Ok(Self { client, kubeconfig, tools, controllers, servers: None, folder })
+    }
+
+    /// Starts one that writes down what accounts of pods ask: [`ControlPlane::asked`].
+    pub async fn start_audited() -> Result<Self, ClusterError> {
+        Self::start_own(&|folder| Ok(audit::arguments(folder)?.to_vec())).await
+    }
+
+    /// Starts one whose API server is told more than others are.
+    async fn start_own(
+        more: &dyn Fn(&Path) -> Result<Vec<String>, ClusterError>,
+    ) -> Result<Self, ClusterError> {
+        use_the_provider();
         let tools = tools::folder().await?;
         let folder = Folder::make()?;
-        if is_set(KUBECONFIG_VARIABLE) {
-            let kubeconfig = PathBuf::from(std::env::var_os(KUBECONFIG_VARIABLE).unwrap_or_default());
-            let client = connect(&kubeconfig).await?;
-            let controllers = OnceCell::new();
-            return Ok(Self { client, kubeconfig, tools, controllers, servers: None, folder });
-        }
         certificates::write(folder.path())?;
+        let more = more(folder.path())?;
         let kubeconfig = folder.path().join("kubeconfig");
         let mut tries = 1;
         loop {
-            match start_servers(&tools, folder.path(), &kubeconfig).await {
+            match start_servers(&tools, folder.path(), &kubeconfig, &more).await {
                 Ok((servers, client)) => {
                     let (servers, controllers) = (Some(servers), OnceCell::new());
                     return Ok(Self { client, kubeconfig, tools, controllers, servers, folder });
@@ -127,10 +140,16 @@ impl ControlPlane {
     }
 }
 
+fn use_the_provider() {
+    // The only one there is. Whoever installed it first did the same.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
 async fn start_servers(
     tools: &Path,
     folder: &Path,
     kubeconfig: &Path,
+    more: &[String],
 ) -> Result<(Servers, Client), ClusterError> {
     let [clients, peers, https] = free_ports()?;
     let state = tempfile::Builder::new()
@@ -147,7 +166,7 @@ async fn start_servers(
     let api_server = Process::start(
         "kube-apiserver",
         &tools.join("kube-apiserver"),
-        &api_server_arguments(folder, clients, https),
+        &[&api_server_arguments(folder, clients, https), more].concat(),
         folder.join("kube-apiserver.log"),
     )?;
     let mut servers = Servers { api_server, etcd };

@@ -23,6 +23,7 @@
 //! `LATCHKEY_TEST_KUBECONFIG`. There are no nodes, and controllers only for a test that asks for them
 //! ([`ControlPlane::start_controllers`]): what is tested is what the API server does.
 
+mod audit;
 mod certificates;
 mod control_plane;
 mod error;
@@ -35,6 +36,7 @@ mod process;
 mod suite;
 mod tools;
 
+pub use audit::Asked;
 pub use control_plane::{CONTROLLERS, ControlPlane};
 pub use error::ClusterError;
 pub use exchange::Answer;

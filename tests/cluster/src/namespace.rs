@@ -87,11 +87,19 @@ impl ControlPlane {
         let group = format!("/apis/{}", resources::API_VERSION);
         let instances = format!("{group}/namespaces/{}/remoteinstances", namespace.name);
         self.exchange(Method::DELETE, &instances, &json!({})).await?;
-        let blocks = self.exchange(Method::GET, &format!("{group}/versionblocks"), &json!(null)).await?;
-        for block in blocks.body.get("items").and_then(|items| items.as_array()).into_iter().flatten() {
-            let name = block.pointer("/metadata/name").and_then(|name| name.as_str()).unwrap_or_default();
-            if name.starts_with(&format!("{}.", namespace.name)) {
-                self.exchange(Method::DELETE, &format!("{group}/versionblocks/{name}"), &json!({})).await?;
+        let rbac = "/apis/rbac.authorization.k8s.io/v1";
+        for kind in [
+            format!("{group}/versionblocks"),
+            format!("{rbac}/clusterrolebindings"),
+            format!("{rbac}/clusterroles"),
+        ] {
+            let all = self.exchange(Method::GET, &kind, &json!(null)).await?;
+            for object in all.body.get("items").and_then(|items| items.as_array()).into_iter().flatten() {
+                let name = object.pointer("/metadata/name").and_then(|name| name.as_str());
+                let name = name.unwrap_or_default();
+                if name.starts_with(&format!("{}.", namespace.name)) {
+                    self.exchange(Method::DELETE, &format!("{kind}/{name}"), &json!({})).await?;
+                }
             }
         }
         Api::<Namespace>::all(self.client()).delete(&namespace.name, &DeleteParams::default()).await?;

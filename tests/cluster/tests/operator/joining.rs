@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use imbl::OrdMap;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Api, Client, Config, ResourceExt};
-use latchkey_cluster_tests::{ControlPlane, Suite, TestError, TestNamespace};
+use kube::{Api, Client, ResourceExt};
+use latchkey_cluster_tests::{Suite, TestError, TestNamespace};
 use latchkey_operator::joining::{
     BUNDLE_KEY, JOIN_ANNOTATION, JOIN_TOKENS_ANNOTATION, Joining, Settings, Way, secret_name,
 };
@@ -18,12 +16,14 @@ use latchkey_operator::names::{INSTALLATION_LABEL, Names};
 use latchkey_operator::publish::{Enrolments, Refusal, RefusalKind};
 use libtest_mimic::Trial;
 use planner::Seed;
-use resources::{AGENT_KEYS_ANNOTATION, Observed, RemoteInstance};
+use resources::{AGENT_KEYS_ANNOTATION, Observed};
 use route_table::{Fingerprint, InstanceId};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
+
+use crate::support::Account;
 
 const WITHIN: Duration = Duration::from_secs(20);
 const LIFE: Duration = Settings::TOKEN_LIFE;
@@ -76,8 +76,8 @@ where
     control_plane
         .in_namespace("joining", async |namespace| {
             let admin = control_plane.client();
-            let operator = restricted(control_plane, namespace).await?;
             let names = Names { namespace: namespace.name().to_owned(), installation: "default".to_owned() };
+            let operator = restricted(namespace, &names).await?;
             let way = Way {
                 server: "tunnel.example.com:443".to_owned(),
                 server_name: "connect.example.com".to_owned(),
@@ -93,40 +93,10 @@ where
         .await
 }
 
-/// A client of somebody who may do what joining needs, and nothing else: no Secret can be read or listed.
-async fn restricted(
-    control_plane: &ControlPlane,
-    namespace: &TestNamespace<'_>,
-) -> Result<Client, TestError> {
-    let (admin, user) = (control_plane.client(), format!("operator-of-{}", namespace.name()));
-    let role: Role = serde_json::from_value(json!({
-        "metadata": {"name": "joining"},
-        "rules": [
-            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
-            {"apiGroups": ["latchkey.dev"], "resources": ["remoteinstances"], "verbs": ["get", "list", "watch", "patch"]},
-            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-        ],
-    }))?;
-    let binding: RoleBinding = serde_json::from_value(json!({
-        "metadata": {"name": "joining"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "joining"},
-        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
-    }))?;
-    let post = PostParams::default();
-    Api::namespaced(admin.clone(), namespace.name()).create(&post, &role).await?;
-    Api::namespaced(admin.clone(), namespace.name()).create(&post, &binding).await?;
-    let kubeconfig = Kubeconfig::read_from(control_plane.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    config.auth_info.impersonate = Some(user);
-    let client = Client::try_from(config)?;
+/// A client that may do what the operator may: no Secret of somebody else can be read or listed.
+async fn restricted(namespace: &TestNamespace<'_>, names: &Names) -> Result<Client, TestError> {
+    let client = Account::make(namespace, names).await?.client().await?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace.name());
-    // A binding is in force a moment after it was made.
-    let until = Instant::now() + WITHIN;
-    let instances: Api<RemoteInstance> = Api::namespaced(client.clone(), namespace.name());
-    while let Err(error) = instances.list_metadata(&ListParams::default()).await {
-        assert!(Instant::now() < until, "{error}");
-        sleep(Duration::from_millis(20)).await;
-    }
     assert!(secrets.list(&ListParams::default()).await.is_err(), "the test tests nothing");
     assert!(secrets.get("any").await.unwrap_err().to_string().contains("forbidden"));
     Ok(client)

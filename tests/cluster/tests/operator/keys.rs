@@ -3,10 +3,8 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, Client};
 use latchkey_cluster_tests::{Suite, TestError, TestNamespace};
 use latchkey_operator::keys::{Keys, Lives};
 use latchkey_operator::names::Names;
@@ -14,6 +12,8 @@ use libtest_mimic::Trial;
 use planner::Timestamp;
 use route_table::HostName;
 use serde_json::json;
+
+use crate::support::Account;
 
 /// 2026-11-21T10:00:00Z.
 const NOW: Timestamp = Timestamp(1_795_255_200);
@@ -41,45 +41,13 @@ impl Place {
     async fn new(namespace: &TestNamespace<'_>) -> Result<Self, TestError> {
         let names = Names { namespace: namespace.name().to_owned(), installation: "default".to_owned() };
         let admin = namespace.control_plane().client();
-        let secrets = [names.seed(), names.authority(), names.token_keys(), names.proxy_certificates()];
-        let user = format!("{}-operator", names.namespace);
-        let role: Role = serde_json::from_value(json!({
-            "metadata": {"name": "operator"},
-            "rules": [
-                {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
-                {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "patch"], "resourceNames": secrets},
-            ],
-        }))?;
-        let binding: RoleBinding = serde_json::from_value(json!({
-            "metadata": {"name": "operator"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
-            "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}],
-        }))?;
-        let params = PostParams::default();
-        Api::namespaced(admin.clone(), &names.namespace).create(&params, &role).await?;
-        Api::namespaced(admin.clone(), &names.namespace).create(&params, &binding).await?;
-        let kubeconfig = Kubeconfig::read_from(namespace.control_plane().kubeconfig())?;
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.auth_info.impersonate = Some(user);
-        let operator = Client::try_from(config)?;
+        let operator = Account::make(namespace, &names).await?.client().await?;
         let admin = Api::namespaced(admin, &names.namespace);
         let place = Self { names, operator, admin, host: "connect.ui.example.com".parse()? };
-        place.is_allowed_soon().await;
         // The rights are what is said above, and no more.
         let listed = place.secrets().list(&ListParams::default()).await;
         assert!(matches!(listed, Err(kube::Error::Api(status)) if status.code == 403), "it may list Secrets");
         Ok(place)
-    }
-
-    /// The API server takes a moment to know a new role.
-    async fn is_allowed_soon(&self) {
-        for _ in 0..200 {
-            if self.secrets().get_opt(&self.names.seed()).await.is_ok() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("the role never counted");
     }
 
     fn secrets(&self) -> Api<Secret> {

@@ -20,6 +20,7 @@ mod observe;
 mod pretend_kubelet;
 mod rbac;
 mod released;
+mod rights;
 mod scenarios;
 mod support;
 mod workload;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         observe::tests,
         rbac::tests,
         released::tests,
+        rights::tests,
         scenarios::tests,
         workload::tests,
         write_status::tests,

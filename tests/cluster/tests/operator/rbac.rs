@@ -1,15 +1,17 @@
 //! What the operator may do: `deploy/operator.yaml`, `docs/rbac.md` and a real API server say the same.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Error};
 use latchkey_cluster_tests::{Suite, TestError, TestNamespace};
+use latchkey_operator::names::Names;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+
+use crate::support::{Right, manifest, pairs, repository, rights};
 
 const ACCOUNT: &str = "latchkey-default-operator";
 
@@ -20,71 +22,13 @@ pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     ]
 }
 
-/// A right: where, group, resource, name (or `-`), verb.
-type Right = [String; 5];
-
-fn repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
-}
-
-/// `deploy/operator.yaml`, for a namespace of its own. What is cluster-wide gets the namespace's name, too.
-pub(crate) fn manifest(namespace: &TestNamespace<'_>) -> Result<Vec<Value>, TestError> {
-    let text = std::fs::read_to_string(repository("deploy/operator.yaml"))?;
-    let mut objects: Vec<Value> = serde_yaml::from_multiple(&text)?;
-    for object in &mut objects {
-        let is_cluster_wide = object["metadata"]["namespace"].is_null();
-        if is_cluster_wide {
-            object["metadata"]["name"] = json!(namespace.cluster_wide(ACCOUNT));
-        } else {
-            object["metadata"]["namespace"] = json!(namespace.name());
-        }
-        if object.pointer("/roleRef/kind") == Some(&json!("ClusterRole")) {
-            object["roleRef"]["name"] = json!(namespace.cluster_wide(ACCOUNT));
-        }
-        for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
-            subject["namespace"] = json!(namespace.name());
-        }
-    }
-    Ok(objects)
-}
-
-/// Every right that a list of objects gives.
-fn rights(objects: &[Value]) -> BTreeSet<Right> {
-    let mut rights = BTreeSet::new();
-    for object in objects {
-        let place = match object["kind"].as_str() {
-            Some("Role") => "namespace",
-            Some("ClusterRole") => "cluster",
-            _ => continue,
-        };
-        for rule in object["rules"].as_array().unwrap() {
-            let words = |member: &str| -> Vec<String> {
-                let words = rule[member].as_array().map(Vec::as_slice).unwrap_or_default();
-                words.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
-            };
-            let mut names = words("resourceNames");
-            if names.is_empty() {
-                names.push("-".to_owned());
-            }
-            for group in words("apiGroups") {
-                for resource in words("resources") {
-                    for (name, verb) in pairs(&names, &words("verbs")) {
-                        rights.insert([place.to_owned(), group.clone(), resource.clone(), name, verb]);
-                    }
-                }
-            }
-        }
-    }
-    rights
-}
-
-fn pairs(one: &[String], two: &[String]) -> Vec<(String, String)> {
-    one.iter().flat_map(|first| two.iter().map(|second| (first.clone(), second.clone()))).collect()
+fn names(namespace: &TestNamespace<'_>) -> Names {
+    Names { namespace: namespace.name().to_owned(), installation: "default".to_owned() }
 }
 
 async fn same_as_the_table(suite: Suite) -> Result<(), TestError> {
     let test = async |namespace: &TestNamespace<'_>| {
-        let given = rights(&manifest(namespace)?);
+        let given = rights(&manifest(namespace, &names(namespace))?);
         let page = std::fs::read_to_string(repository("docs/rbac.md"))?;
         let mut told = BTreeSet::new();
         for row in
@@ -147,12 +91,7 @@ impl Account<'_> {
 async fn allowed_and_refused(suite: Suite) -> Result<(), TestError> {
     let test = async |namespace: &TestNamespace<'_>| {
         let control_plane = namespace.control_plane();
-        let objects = manifest(namespace)?;
-        let cluster_wide: Vec<String> = objects
-            .iter()
-            .filter(|object| object["metadata"]["namespace"].is_null())
-            .map(Value::to_string)
-            .collect();
+        let objects = manifest(namespace, &names(namespace))?;
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
         let applied = control_plane.kubectl_with_input(&apply, &list.to_string()).await?;
@@ -166,18 +105,10 @@ async fn allowed_and_refused(suite: Suite) -> Result<(), TestError> {
         let user = format!("system:serviceaccount:{}:{ACCOUNT}", namespace.name());
         let account =
             Account { admin: control_plane.client(), namespace: namespace.name(), user: user.clone() };
-        let outcome = async {
-            let given = rights(&manifest(namespace)?);
-            what_is_listed_is_allowed(&account, &given).await?;
-            what_is_not_listed_is_refused(&account, &given).await?;
-            real_requests(control_plane.client_as(&user).await?, namespace.name()).await
-        }
-        .await;
-        // They outlive the namespace otherwise.
-        for object in cluster_wide {
-            control_plane.kubectl_with_input(&["delete", "-f", "-"], &object).await?;
-        }
-        outcome
+        let given = rights(&manifest(namespace, &names(namespace))?);
+        what_is_listed_is_allowed(&account, &given).await?;
+        what_is_not_listed_is_refused(&account, &given).await?;
+        real_requests(control_plane.client_as(&user).await?, namespace.name()).await
     };
     suite.control_plane().await?.in_namespace("rbac", test).await
 }
@@ -266,7 +197,7 @@ async fn real_requests(client: Client, namespace: &str) -> Result<(), TestError>
     let secret = |name: &str| -> Secret {
         serde_json::from_value(json!({"metadata": {"name": name}, "stringData": {"bundle": "x"}})).unwrap()
     };
-    for name in ["latchkey-default-seed", "home-join"] {
+    for name in ["latchkey-default-seed", "latchkey-default-authority", "home-join"] {
         assert_eq!(code(secrets.create(&PostParams::default(), &secret(name)).await), 200, "{name}");
     }
     assert_eq!(code(secrets.get("latchkey-default-seed").await), 200);
@@ -277,7 +208,9 @@ async fn real_requests(client: Client, namespace: &str) -> Result<(), TestError>
         403,
         "it would answer with it"
     );
-    assert_eq!(code(secrets.patch("latchkey-default-seed", &PatchParams::default(), &nothing).await), 200);
+    for (name, expected) in [("latchkey-default-seed", 403), ("latchkey-default-authority", 200)] {
+        assert_eq!(code(secrets.patch(name, &PatchParams::default(), &nothing).await), expected, "{name}");
+    }
 
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
     let set = |name: &str| {

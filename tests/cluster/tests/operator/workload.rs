@@ -1,5 +1,5 @@
-//! The proxies' workload on a real API server with the real controllers of Kubernetes. Nodes are pretended:
-//! [`crate::pretend_kubelet`].
+//! The proxies' workload on a real API server with the real controllers of Kubernetes, and with no more rights than the
+//! operator has. Nodes are pretended: [`crate::pretend_kubelet`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::pretend_kubelet::PretendKubelet;
+use crate::support::Account;
 
 /// Longest wait for anything: two cores under load.
 const WITHIN: Duration = Duration::from_mins(1);
@@ -55,7 +56,10 @@ impl ProxyView for EveryReadyPod {
 
 /// An operator's workload in a namespace, and who looks after its pods.
 struct World {
+    /// Who may do everything.
     client: Client,
+    /// Who may do what the operator may.
+    operator: Client,
     namespace: String,
     names: Names,
     settings: Arc<SettingsSource>,
@@ -75,18 +79,30 @@ impl World {
         let names = Names { namespace: namespace.name().to_owned(), installation: "default".to_owned() };
         let (ahead, looks) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         write_settings(&client, namespace.name(), settings).await?;
-        let source = Arc::new(SettingsSource::start(client.clone(), &names));
-        let pods = Arc::new(ProxyPods::start(client.clone(), &names));
+        let operator = Account::make(namespace, &names).await?.client().await?;
+        let source = Arc::new(SettingsSource::start(operator.clone(), &names));
+        let pods = Arc::new(ProxyPods::start(operator.clone(), &names));
         let view = Arc::new(EveryReadyPod(Arc::clone(&pods)));
         let (seconds, looked) = (Arc::clone(&ahead), Arc::clone(&looks));
         let clock = Arc::new(move || {
             looked.fetch_add(1, Ordering::SeqCst);
             Instant::now() + Duration::from_secs(seconds.load(Ordering::SeqCst))
         });
-        let workload = Workload::start_at(&client, &names, "test", &source, &pods, view, clock);
+        let workload = Workload::start_at(&operator, &names, "test", &source, &pods, view, clock);
         let kubelet = PretendKubelet::start(&client, namespace.name());
         let namespace = namespace.name().to_owned();
-        Ok(Self { client, namespace, names, settings: source, pods, workload, kubelet, ahead, looks })
+        Ok(Self {
+            client,
+            operator,
+            namespace,
+            names,
+            settings: source,
+            pods,
+            workload,
+            kubelet,
+            ahead,
+            looks,
+        })
     }
 
     /// The same, with three proxies that are ready.
@@ -259,10 +275,10 @@ async fn made_and_mended(suite: Suite) -> Result<(), TestError> {
         assert_eq!(changed.len(), 1, "the public Service alone: {changed:?}");
 
         // Another leader finds everything as it shall be, and writes what is new alone.
-        let World { client, names, settings, pods, workload, kubelet, .. } = world;
+        let World { client, operator, names, settings, pods, workload, kubelet, .. } = world;
         drop(workload);
         let view = Arc::new(EveryReadyPod(Arc::clone(&pods)));
-        let next = Workload::start(&client, &names, "next", &settings, &pods, view);
+        let next = Workload::start(&operator, &names, "next", &settings, &pods, view);
         write_settings(
             &client,
             namespace.name(),

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::line::Line;
 
+use super::account::Account;
 use super::programs::{free_ports, program};
 use super::{Visitor, WebServer, eventually};
 
@@ -49,28 +50,37 @@ pub(crate) struct Installation<'a, 'b> {
     pub(crate) proxies: BTreeMap<usize, Proxy>,
     pub(crate) agents: BTreeMap<String, Agent>,
     ports: BTreeMap<usize, u16>,
-    /// What operators find the API server by.
+    /// Who operators are, and what they find the API server by.
+    pub(crate) account: Account,
     kubeconfig: PathBuf,
+    /// Do operators keep the proxies' workload? Then there are pods, and somebody has to look after them.
+    pub(crate) keeps_workload: bool,
     started: usize,
 }
 
 impl<'a, 'b> Installation<'a, 'b> {
-    /// Writes the settings. Its name is the namespace's, so that no other installation of the tests minds its objects.
+    /// Writes the settings, and makes the account that operators are. Its name is the namespace's, so that no other installation of the tests minds its objects.
     pub(crate) async fn begin(namespace: &'a TestNamespace<'b>) -> Result<Self, TestError> {
         let names =
             Names { namespace: namespace.name().to_owned(), installation: namespace.name().to_owned() };
         let links = free_ports::<2>()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port))).to_vec();
         let ports = free_ports::<4>()?;
+        let account = Account::make(namespace, &names).await?;
+        let folder = folder(namespace)?;
+        let kubeconfig = folder.path().join("kubeconfig");
+        account.write_kubeconfig(&kubeconfig, None)?;
         let whole = Self {
             namespace,
             names,
-            folder: folder(namespace)?,
+            folder,
             links,
             operators: BTreeMap::new(),
             proxies: BTreeMap::new(),
             agents: BTreeMap::new(),
             ports: ports.into_iter().enumerate().collect(),
-            kubeconfig: namespace.control_plane().kubeconfig().to_owned(),
+            account,
+            kubeconfig,
+            keeps_workload: false,
             started: 0,
         };
         whole.write_settings(&json!({})).await?;
@@ -79,6 +89,15 @@ impl<'a, 'b> Installation<'a, 'b> {
 
     /// Writes the settings, with some members different.
     pub(crate) async fn write_settings(&self, different: &Value) -> Result<(), TestError> {
+        self.write_all_settings(different, &json!({"image": "none.invalid/proxy:1"})).await
+    }
+
+    /// The same, with the proxies' own.
+    pub(crate) async fn write_all_settings(
+        &self,
+        different: &Value,
+        proxies: &Value,
+    ) -> Result<(), TestError> {
         let mut spec = json!({
             "domain": DOMAIN,
             "default": false,
@@ -92,7 +111,7 @@ impl<'a, 'b> Installation<'a, 'b> {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": self.names.settings()},
-            "data": {"installation.yaml": json!({"spec": spec, "proxies": {"image": "none.invalid/proxy:1"}}).to_string()},
+            "data": {"installation.yaml": json!({"spec": spec, "proxies": proxies}).to_string()},
         });
         let path = format!(
             "/api/v1/namespaces/{}/configmaps/{}?fieldManager=tests&force=true",
@@ -105,12 +124,8 @@ impl<'a, 'b> Installation<'a, 'b> {
 
     /// Operators that start from now on reach the API server by this line.
     pub(crate) fn through(&mut self, line: &Line) -> Result<(), TestError> {
-        let text = std::fs::read_to_string(&self.kubeconfig)?;
-        let mut config: Value = serde_json::from_str(&text)?;
-        let cluster = config.pointer_mut("/clusters/0/cluster").ok_or("no cluster in the kubeconfig")?;
-        cluster["server"] = json!(format!("https://{}", line.here));
-        let path = self.path("kubeconfig");
-        std::fs::write(&path, config.to_string())?;
+        let path = self.path("kubeconfig-of-the-line");
+        self.account.write_kubeconfig(&path, Some(&format!("https://{}", line.here)))?;
         self.kubeconfig = path;
         Ok(())
     }
@@ -129,16 +144,18 @@ impl<'a, 'b> Installation<'a, 'b> {
     pub(crate) fn start_operator(&mut self, which: usize) -> Result<(), TestError> {
         let link = self.links[which];
         let admin = SocketAddr::from(([127, 0, 0, 1], free_ports::<1>()?[0]));
-        let arguments = [
+        let mut arguments = vec![
             format!("--namespace={}", self.names.namespace),
             format!("--installation={}", self.names.installation),
             format!("--identity=operator-{which}"),
             format!("--link={link}"),
             format!("--admin={admin}"),
             "--lease=5".to_owned(),
-            "--no-workload".to_owned(),
             "--log=info".to_owned(),
         ];
+        if !self.keeps_workload {
+            arguments.push("--no-workload".to_owned());
+        }
         let environment = [("KUBECONFIG", self.kubeconfig.clone())];
         let log = self.log("operator");
         let process =

@@ -1,11 +1,13 @@
 //! A whole installation on one machine: operators, proxies and agents are the real programs, as processes. What stands in
 //! for a kubelet is [`Installation::mount`]: it writes a Secret into a folder, as a volume would.
 
+mod account;
 mod installation;
 mod instance;
 mod programs;
 mod visitor;
 
+pub(crate) use account::{Account, Right, manifest, pairs, repository, rights};
 pub(crate) use installation::{DOMAIN, Installation, get};
 pub(crate) use instance::WebServer;
 pub(crate) use visitor::Visitor;
