@@ -84,11 +84,7 @@ impl Observer {
     /// Where instances listen on this machine, as far as they say so.
     pub fn targets(&self) -> BTreeMap<InstanceId, Wanted> {
         let target = |object: &Observed<RemoteInstance>| {
-            let metadata = match object {
-                Observed::Readable(instance) => &instance.metadata,
-                Observed::Unreadable(unreadable) => &unreadable.metadata,
-            };
-            metadata.annotations.as_ref()?.get(TARGET_ANNOTATION).map(|text| Wanted::read(text))
+            object.about().annotations.get(TARGET_ANNOTATION).map(Wanted::read)
         };
         self.instances().iter().filter_map(|(id, object)| Some((id.clone(), target(object)?))).collect()
     }

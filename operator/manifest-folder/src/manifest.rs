@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use resources::{Installation, Observed, RemoteInstance, VersionBlock};
+use resources::{Installation, Observed, Parts, Problem, RemoteInstance, Unreadable, VersionBlock};
 use route_table::InstanceId;
 use serde_json::{Value, json};
 
@@ -245,18 +245,12 @@ pub(crate) fn read_installation(document: &Value) -> Option<Installation> {
 }
 
 /// An object with everything that is known of it, as the planner takes it.
-pub(crate) fn observed<T>(document: Value, problem: Option<&(String, String)>) -> Option<Observed<T>>
-where
-    T: serde::de::DeserializeOwned + resources::Checked,
-{
+pub(crate) fn observed<T: Parts>(document: Value, problem: Option<&(String, String)>) -> Option<Observed<T>> {
     let Some((path, problem)) = problem else { return Observed::read(document).ok() };
-    let enabled = document.pointer("/spec/enabled").and_then(Value::as_bool);
-    let metadata = serde_json::from_value(document.get("metadata")?.clone()).ok()?;
-    let (path, problem) = (path.clone(), problem.clone());
-    let installation = document.pointer("/spec/installation").and_then(Value::as_str).map(str::to_owned);
-    let status = document.get("status").cloned();
-    let nonsense = resources::Unreadable { metadata, path, problem, enabled, installation, status };
-    Some(Observed::Unreadable(nonsense))
+    let problem = Problem { path: path.clone(), problem: problem.clone() };
+    let (spec, status) = (document.get("spec").cloned().unwrap_or_default(), document.get("status").cloned());
+    let about = Observed::<T>::read(document).ok()?.about().clone();
+    Some(Observed::Unreadable(Unreadable::new(about, &spec, status, problem)))
 }
 
 #[cfg(test)]

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use planner::{Facts, Inventory, Plan, Previous, ReleasedLabel, Seed, Settings, plan};
 use resources::{
-    AGENT_KEYS_ANNOTATION, Checked, InstallationSpec, Observed, RemoteInstance, Timestamp, VersionBlock,
+    AGENT_KEYS_ANNOTATION, InstallationSpec, Observed, Parts, RemoteInstance, Timestamp, VersionBlock,
 };
 use route_table::{Fingerprint, HostName, InstanceId};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -420,7 +419,7 @@ impl Shell {
     }
 }
 
-fn put<K: Ord + Clone, T: DeserializeOwned + Checked>(
+fn put<K: Ord + Clone, T: Parts>(
     objects: &mut OrdMap<K, Arc<Observed<T>>>,
     key: K,
     document: Value,

@@ -96,8 +96,7 @@ fn what_did_not_change_stays_the_same_arc_and_generations_count_specs() {
     assert!(!Arc::ptr_eq(&b, &object(&shell, "default/b")));
     let facts = |shell: &Shell, id: &str| {
         let object = object(shell, id);
-        let metadata = object.metadata();
-        (metadata.generation, metadata.creation_timestamp.as_ref().map(|at| Timestamp::from(at.0)))
+        (object.about().generation, object.about().created)
     };
     assert_eq!(facts(&shell, "default/a"), (Some(1), Some(NOW)));
     assert_eq!(facts(&shell, "default/b"), (Some(2), Some(NOW)));

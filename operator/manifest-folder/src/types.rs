@@ -6,9 +6,8 @@
 use std::net::Ipv6Addr;
 
 use policy::{Product, VersionRange};
-use resources::{Checked, Installation, Observed, did_you_mean};
+use resources::{Checked, Installation, Observed, Parts, did_you_mean};
 use route_table::{Cidr, SESSION_LABEL};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::document::{Kind, Node, Places};
@@ -20,11 +19,7 @@ use crate::validate::{Broken, member, unknown_field};
 const MAX_MISTAKES: usize = 32;
 
 /// Everything that the type refuses. What the schema refused already is taken out before.
-pub(crate) fn all<T: DeserializeOwned + Checked>(
-    written: &Node,
-    places: &Places,
-    known: &[Broken],
-) -> Vec<Fault> {
+pub(crate) fn all<T: Parts>(written: &Node, places: &Places, known: &[Broken]) -> Vec<Fault> {
     let mut document = written.clone();
     let mut emptied = Vec::new();
     for known in known.iter().filter(|known| !known.vague) {

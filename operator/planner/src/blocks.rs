@@ -107,7 +107,7 @@ impl Block {
         let known = before.all.binary_search_by(|each| (*each.name).cmp(name)).ok();
         let known = known.and_then(|place| before.all.get(place));
         let name = known.map_or_else(|| name.into(), |known| Arc::clone(&known.name));
-        let generation = object.metadata().generation;
+        let generation = object.about().generation;
         let spec = match object {
             Observed::Readable(object) => &object.spec,
             Observed::Unreadable(nonsense) => {

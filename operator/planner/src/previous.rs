@@ -82,14 +82,14 @@ impl Previous {
     pub fn restore(inventory: &Inventory) -> Self {
         let instance = |(id, object): (&InstanceId, &Arc<Observed<resources::RemoteInstance>>)| {
             let status = match &**object {
-                Observed::Readable(object) => object.status.clone()?,
+                Observed::Readable(object) => (**object.status.as_ref()?).clone(),
                 Observed::Unreadable(nonsense) => nonsense.status()?,
             };
             Some((id.clone(), Arc::new(status)))
         };
         let block = |(name, object): (&String, &Arc<Observed<resources::VersionBlock>>)| {
             let status = match &**object {
-                Observed::Readable(object) => object.status.clone()?,
+                Observed::Readable(object) => (**object.status.as_ref()?).clone(),
                 Observed::Unreadable(nonsense) => nonsense.status()?,
             };
             Some((name.clone(), Arc::new(status)))

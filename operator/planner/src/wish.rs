@@ -114,12 +114,12 @@ impl Wish {
     }
 
     pub(crate) fn generation(&self) -> Option<i64> {
-        self.object.metadata().generation
+        self.object.about().generation
     }
 
     /// When it was made. In a folder nobody knows.
     pub(crate) fn created(&self) -> Option<Timestamp> {
-        self.object.metadata().creation_timestamp.as_ref().map(|time| Timestamp::from(time.0))
+        self.object.about().created
     }
 
     /// The label it asks for, where it could be had.
@@ -164,8 +164,7 @@ fn keys(
 ) -> (Box<[Fingerprint]>, Option<String>) {
     let mut keys: Vec<Fingerprint> = spec.map(|spec| spec.agent_keys.clone()).unwrap_or_default();
     let mut bad = None;
-    let annotations = object.metadata().annotations.as_ref();
-    let enrolled = annotations.and_then(|all| all.get(AGENT_KEYS_ANNOTATION)).map_or("", String::as_str);
+    let enrolled = object.about().annotations.get(AGENT_KEYS_ANNOTATION).unwrap_or_default();
     for text in enrolled.split(',').map(str::trim).filter(|text| !text.is_empty()) {
         match text.parse() {
             Ok(key) => keys.push(key),

@@ -321,14 +321,14 @@ proptest! {
             let object = world.inventory.instances.get(id).unwrap();
             let Observed::Readable(object) = &**object else { continue };
             let mut object = object.clone();
-            object.status = Some((**status).clone());
+            object.status = Some(Box::new((**status).clone()));
             world.inventory.instances.insert(id.clone(), Arc::new(Observed::Readable(object)));
         }
         for (name, status) in &before.blocks {
             let object = world.inventory.blocks.get(name).unwrap();
             let Observed::Readable(object) = &**object else { continue };
             let mut object = object.clone();
-            object.status = Some((**status).clone());
+            object.status = Some(Box::new((**status).clone()));
             world.inventory.blocks.insert(name.clone(), Arc::new(Observed::Readable(object)));
         }
         world.inventory.facts.proofs.clear();

@@ -11,8 +11,8 @@ use route_table::{
 };
 
 use crate::installation::InstallationSpec;
-use crate::remote_instance::{Access, RemoteInstance, RemoteInstanceSpec};
-use crate::version_block::{VersionBlock, VersionBlockSpec};
+use crate::remote_instance::{Access, RemoteInstanceSpec};
+use crate::version_block::VersionBlockSpec;
 
 /// Most custom domains of an instance.
 pub const MAX_CUSTOM_DOMAINS: usize = 16;
@@ -34,16 +34,16 @@ pub struct Problem {
     pub problem: String,
 }
 
-/// An object that can tell whether it obeys its own rules.
+/// A spec that can tell whether it obeys its own rules.
 pub trait Checked {
     /// The first rule that it breaks.
     fn check(&self) -> Result<(), Problem>;
 }
 
-impl Checked for RemoteInstance {
+impl Checked for RemoteInstanceSpec {
     fn check(&self) -> Result<(), Problem> {
         // A new member must be looked at here: without `..` the build says so.
-        let RemoteInstanceSpec {
+        let Self {
             installation,
             enabled: _,
             hostname,
@@ -55,7 +55,7 @@ impl Checked for RemoteInstance {
             tunnels,
             acknowledged_certificates,
             access,
-        } = &self.spec;
+        } = self;
         if !installation.is_empty() {
             label("spec.installation", installation)?;
         }
@@ -111,9 +111,9 @@ impl Access {
     }
 }
 
-impl Checked for VersionBlock {
+impl Checked for VersionBlockSpec {
     fn check(&self) -> Result<(), Problem> {
-        let VersionBlockSpec { product: _, versions, reason, more_info, action: _ } = &self.spec;
+        let Self { product: _, versions, reason, more_info, action: _ } = self;
         ensure(!versions.is_empty(), || "spec.versions".to_owned(), "must name at least one range")?;
         list("spec.versions", versions, MAX_RANGES_PER_BLOCK)?;
         for (at, range) in versions.iter().enumerate() {

@@ -22,7 +22,7 @@ pub use check::{
 pub use condition::Condition;
 pub use installation::{Installation, InstallationSpec};
 pub use nearest::did_you_mean;
-pub use observed::{Observed, Unreadable};
+pub use observed::{About, Annotations, Object, Observed, Parts, Unreadable};
 pub use remote_instance::{RemoteInstance, RemoteInstanceSpec, RemoteInstanceStatus};
 pub use timestamp::{Timestamp, TimestampError};
 pub use version_block::{VersionBlock, VersionBlockSpec, VersionBlockStatus};

@@ -1,27 +1,113 @@
-//! Objects as they were found, sense or no sense.
+//! Objects as they were found, sense or no sense, and no more of them than somebody looks at: there may be a hundred
+//! thousand, and `metadata` as Kubernetes has it would be most of what each takes.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
-use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::Timestamp;
 use crate::check::{Checked, Problem};
+
+/// A kind of object: what it is made of.
+pub trait Parts {
+    /// What somebody wants.
+    type Spec: Checked + DeserializeOwned + Debug + Clone + PartialEq;
+    /// What became of it.
+    type Status: DeserializeOwned + Debug + Clone + PartialEq;
+}
 
 /// An object that somebody wrote.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "kept behind an Arc wherever there are many")]
-pub enum Observed<T> {
+pub enum Observed<T: Parts> {
     /// It makes sense.
-    Readable(T),
+    Readable(Object<T>),
     /// It does not: its rules were skipped, or another version of the resource stored it.
     Unreadable(Unreadable),
+}
+
+/// An object that makes sense.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object<T: Parts> {
+    /// What Kubernetes says of it.
+    pub about: About,
+    /// What its owner wants.
+    pub spec: T::Spec,
+    /// What was told of it last, if that makes sense: it is never the only copy of anything.
+    pub status: Option<Box<T::Status>>,
+}
+
+/// What is kept of an object's metadata, besides its name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct About {
+    /// Which object of this name.
+    pub uid: Option<Box<str>>,
+    /// Rises with each change of the spec.
+    pub generation: Option<i64>,
+    /// When it was made. In a folder nobody knows.
+    #[serde(rename = "creationTimestamp")]
+    pub created: Option<Timestamp>,
+    /// What was noted at it.
+    pub annotations: Annotations,
+}
+
+/// Annotations, in the order of their names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Annotations(Box<[(Box<str>, Box<str>)]>);
+
+impl Annotations {
+    /// An annotation's text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        self.0.get(at).map(|(_, text)| &**text)
+    }
+
+    /// Those alone whose names are wanted.
+    #[must_use]
+    pub fn retain(self, wanted: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.into_iter().filter(|(name, _)| wanted(name)).collect())
+    }
+}
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Annotations;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a map of texts")
+            }
+
+            fn visit_unit<E>(self) -> Result<Annotations, E> {
+                Ok(Annotations::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
+                let mut all: Vec<(Box<str>, Box<str>)> = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    all.push(entry);
+                }
+                // Of two with one name the last counts, as in every map.
+                all.reverse();
+                all.sort_by(|(one, _), (other, _)| one.cmp(other));
+                all.dedup_by(|(later, _), (first, _)| later == first);
+                Ok(Annotations(all.into()))
+            }
+        }
+
+        deserializer.deserialize_any(Reading)
+    }
 }
 
 /// What can be told of an object that makes no sense.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unreadable {
-    /// Name, namespace, generation and age are checked by every API server.
-    pub metadata: ObjectMeta,
+    /// Every API server checks what it says here.
+    pub about: About,
     /// Which member, e.g. `spec.access.denyNetworks[0]`.
     pub path: String,
     /// What is wrong with it.
@@ -39,48 +125,72 @@ impl Unreadable {
     pub fn status<S: DeserializeOwned>(&self) -> Option<S> {
         self.status.as_ref().and_then(|status| S::deserialize(status).ok())
     }
-}
 
-impl<T: DeserializeOwned + Checked> Observed<T> {
-    /// Reads an object; `Err` only where there is no metadata to speak of.
-    ///
-    /// The status takes no part: it is never the only copy of anything, so one that makes no sense is dropped.
-    pub fn read(mut value: Value) -> Result<Self, String> {
-        let mut read = deserialize::<T>(&value);
-        if read.as_ref().is_err_and(|problem| problem.path.starts_with("status")) {
-            value.as_object_mut().map(|object| object.remove("status"));
-            read = deserialize(&value);
-        }
-        let Problem { path, problem } = match read.and_then(|object| object.check().map(|()| object)) {
-            Ok(object) => return Ok(Self::Readable(object)),
-            Err(problem) => problem,
-        };
-        let metadata = value.get("metadata").cloned().unwrap_or_default();
-        let metadata: ObjectMeta =
-            serde_json::from_value(metadata).map_err(|error| format!("metadata: {error}"))?;
-        if metadata.name.is_none() {
-            return Err("metadata.name is missing".to_owned());
-        }
-        let enabled = value.pointer("/spec/enabled").and_then(Value::as_bool);
-        let installation = value.pointer("/spec/installation").and_then(Value::as_str).map(str::to_owned);
-        let status = value.get("status").cloned();
-        Ok(Self::Unreadable(Unreadable { metadata, path, problem, enabled, installation, status }))
+    /// An object whose spec makes no sense.
+    pub fn new(about: About, spec: &Value, status: Option<Value>, problem: Problem) -> Self {
+        let Problem { path, problem } = problem;
+        let enabled = spec.get("enabled").and_then(Value::as_bool);
+        let installation = spec.get("installation").and_then(Value::as_str).map(str::to_owned);
+        Self { about, path, problem, enabled, installation, status }
     }
 }
 
-fn deserialize<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        Problem { path, problem: error.into_inner().to_string() }
-    })
+impl<T: Parts> Observed<T> {
+    /// Reads an object; `Err` only where there is no metadata to speak of.
+    pub fn read(mut object: Value) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Named {
+            #[serde(rename = "name")]
+            _name: String,
+            #[serde(flatten)]
+            about: About,
+        }
+        let metadata = object.get("metadata").ok_or("metadata is missing")?;
+        let Named { about, .. } =
+            Named::deserialize(metadata).map_err(|error| format!("metadata.name or beside it: {error}"))?;
+        let mut take = |name: &str| object.get_mut(name).map(Value::take);
+        Ok(Self::of(about, &take("spec").unwrap_or_default(), take("status")))
+    }
+
+    /// Reads what an object says.
+    pub fn of(about: About, spec: &Value, status: Option<Value>) -> Self {
+        match read_spec::<T::Spec>(spec) {
+            Ok(spec) => {
+                let status = status.and_then(|status| T::Status::deserialize(status).ok());
+                Self::Readable(Object { about, spec, status: status.map(Box::new) })
+            }
+            Err(problem) => Self::Unreadable(Unreadable::new(about, spec, status, problem)),
+        }
+    }
+
+    /// What Kubernetes says of it.
+    pub fn about(&self) -> &About {
+        match self {
+            Self::Readable(object) => &object.about,
+            Self::Unreadable(unreadable) => &unreadable.about,
+        }
+    }
 }
 
-impl<T: Resource> Observed<T> {
-    /// Its name, namespace, generation, age and annotations.
-    pub fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::Readable(object) => object.meta(),
-            Self::Unreadable(unreadable) => &unreadable.metadata,
+fn read_spec<S: Checked + DeserializeOwned>(spec: &Value) -> Result<S, Problem> {
+    // Where nothing is wrong, nobody has to know where.
+    let Ok(read) = S::deserialize(spec) else {
+        return Err(what_is_wrong::<S>(spec));
+    };
+    read.check().map(|()| read)
+}
+
+fn what_is_wrong<S: DeserializeOwned>(spec: &Value) -> Problem {
+    match serde_path_to_error::deserialize::<_, S>(spec) {
+        Ok(_) => Problem { path: "spec".to_owned(), problem: "makes no sense".to_owned() },
+        Err(error) => {
+            let inside = error.path().to_string();
+            let path = match inside.as_str() {
+                "." => "spec".to_owned(),
+                list if list.starts_with('[') => format!("spec{list}"),
+                member => format!("spec.{member}"),
+            };
+            Problem { path, problem: error.into_inner().to_string() }
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::{MAX_ACCEPTED_BLOCKS, MAX_NOTE_LENGTH, MAX_RATE};
 use crate::condition::Conditions;
-use crate::{Timestamp, quoted, schema};
+use crate::{Parts, Timestamp, quoted, schema};
 
 /// What its owner wants.
 // `status` and `printcolumn` are what `kubectl get ri` shows; the wide ones need `-o wide`.
@@ -287,4 +287,9 @@ pub struct CertificateStatus {
     /// The ACME account that asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme_account_uri: Option<String>,
+}
+
+impl Parts for RemoteInstance {
+    type Spec = RemoteInstanceSpec;
+    type Status = RemoteInstanceStatus;
 }

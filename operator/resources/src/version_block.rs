@@ -8,7 +8,7 @@ use route_table::MAX_BLOCK_TEXT_LENGTH;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, quoted, schema};
+use crate::{Condition, Parts, quoted, schema};
 
 /// A finding about versions of a product.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,4 +85,9 @@ pub struct VersionBlockStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+impl Parts for VersionBlock {
+    type Spec = VersionBlockSpec;
+    type Status = VersionBlockStatus;
 }

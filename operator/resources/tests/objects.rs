@@ -4,8 +4,7 @@
 
 use std::path::Path;
 
-use resources::{Checked, Observed, RemoteInstance, VersionBlock};
-use serde::de::DeserializeOwned;
+use resources::{Observed, Parts, RemoteInstance, VersionBlock};
 use serde_json::Value;
 
 /// Every file of a folder: its name, its text, and what is wrong with the object in it.
@@ -27,7 +26,7 @@ fn read(folder: &str) -> Vec<(String, String, Result<(), String>)> {
     read
 }
 
-fn judge<T: DeserializeOwned + Checked>(object: Value) -> Result<(), String> {
+fn judge<T: Parts>(object: Value) -> Result<(), String> {
     match Observed::<T>::read(object).unwrap() {
         Observed::Readable(_) => Ok(()),
         Observed::Unreadable(unreadable) => Err(format!("{}: {}", unreadable.path, unreadable.problem)),

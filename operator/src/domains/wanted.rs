@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use planner::Settings;
-use resources::{Observed, RemoteInstance};
+use resources::{Object, Observed, RemoteInstance};
 use route_table::{HostName, InstanceId};
 
 /// A domain to be shown to be an instance's, and how that could be done.
@@ -81,7 +81,7 @@ fn cloned((id, wanted): (&InstanceId, &Vec<Arc<Wanted>>)) -> (InstanceId, Vec<Ar
     (id.clone(), wanted.clone())
 }
 
-fn wanted(settings: &Settings, id: &InstanceId, object: &RemoteInstance) -> Vec<Arc<Wanted>> {
+fn wanted(settings: &Settings, id: &InstanceId, object: &Object<RemoteInstance>) -> Vec<Arc<Wanted>> {
     let namespace = id.as_str().split('/').next().unwrap_or_default();
     let spec = &object.spec;
     if spec.custom_domains.is_empty() || !planner::serves(settings, namespace, &spec.installation) {

@@ -48,7 +48,7 @@ pub(super) fn admit(
     key: Fingerprint,
     now: Timestamp,
 ) -> Result<Admitted, Refused> {
-    let mut tokens = Tokens::read(annotations.get(TOKENS_ANNOTATION), now);
+    let mut tokens = Tokens::read(annotations.get(TOKENS_ANNOTATION).map(String::as_str), now);
     let token = tokens.find(hash).ok_or(Refused::Unknown)?;
     let enrolled = annotations.get(AGENT_KEYS_ANNOTATION).map_or("", String::as_str);
     let mut enrolled: Vec<&str> =

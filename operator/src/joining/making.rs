@@ -11,7 +11,7 @@ use resources::Timestamp;
 use route_table::InstanceId;
 use zeroize::Zeroizing;
 
-use super::request::{JOIN_ANNOTATION, Step, step};
+use super::request::{Asked, JOIN_ANNOTATION, Step, step};
 use super::store::{Meta, Store, secret_name};
 use super::tokens::{Entry, NoRandomBytes, TOKENS_ANNOTATION, TokenHash, Tokens, make};
 use super::{MAX_TRIES, Settings, bundle, wall_clock};
@@ -50,7 +50,7 @@ pub(super) async fn serve(
     for _ in 0..MAX_TRIES {
         let Some(meta) = store.get(id).await? else { return Ok(None) };
         let now = wall_clock();
-        let reusable = match step(meta.metadata.annotations.as_ref(), now, settings.token_life) {
+        let reusable = match step(Asked::from(&meta.metadata), now, settings.token_life) {
             Step::Nothing(at) => return Ok(at),
             Step::Complain(why) => {
                 store.tell(&meta, EventType::Warning, "JoinRequestUnknown", why).await;
@@ -74,8 +74,7 @@ pub(super) async fn serve(
             Some(ready) if ready.uid == meta.uid() => ready,
             _ => write(store, settings, id, &meta, now).await?,
         };
-        let annotations = meta.metadata.annotations.as_ref();
-        let mut tokens = Tokens::read(annotations.and_then(|all| all.get(TOKENS_ANNOTATION)), now);
+        let mut tokens = Tokens::read(Asked::from(&meta.metadata).tokens, now);
         let expires = ready.expires;
         tokens.add(Entry { hash: ready.hash, expires, reusable, used_by: None });
         let request = (!reusable).then_some((JOIN_ANNOTATION, None));
@@ -91,7 +90,7 @@ pub(super) async fn serve(
         );
         tracing::info!(target: "latchkey::joining", instance = %id, reusable, %expires, "a join bundle was made");
         store.tell(&meta, EventType::Normal, "JoinBundleReady", note).await;
-        let next = step(meta.metadata.annotations.as_ref(), now, settings.token_life);
+        let next = step(Asked::from(&meta.metadata), now, settings.token_life);
         return Ok(if let Step::Nothing(at) = next { at } else { None });
     }
     Err(MakeError::Restless)

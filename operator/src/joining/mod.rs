@@ -37,7 +37,7 @@ use crate::publish::{Enrolments, Refusal, RefusalKind};
 use admission::{Admitted, Refused, admit};
 use making::MakeError;
 use queue::Queue;
-use request::{Step, parts, step};
+use request::{Asked, Step, step};
 use store::Store;
 use tokens::{TokenHash, Tokens, instance};
 
@@ -136,9 +136,9 @@ impl Joining {
         let mut asked = false;
         for difference in seen.diff(instances) {
             match difference {
-                DiffItem::Update { old: (_, old), new: (_, new) } if wishes(old) == wishes(new) => {}
+                DiffItem::Update { old: (_, old), new: (_, new) } if wish(old) == wish(new) => {}
                 DiffItem::Add(id, object) | DiffItem::Update { new: (id, object), .. } => {
-                    if wishes(object).0.is_some() && is_ours(planning, id, object) {
+                    if wish(object).request.is_some() && is_ours(planning, id, object) {
                         state.queue.put(id, now);
                         asked = true;
                     } else {
@@ -210,7 +210,7 @@ impl Shared {
     fn may_know(&self, id: &InstanceId, hash: TokenHash) -> Option<Vec<Fingerprint>> {
         let state = self.state();
         let object = state.seen.get(id)?;
-        let tokens = Tokens::read(wishes(object).1, wall_clock());
+        let tokens = Tokens::read(wish(object).tokens, wall_clock());
         if tokens.find(hash).is_none() && !state.recent.contains(id) {
             return None;
         }
@@ -226,7 +226,7 @@ impl Shared {
         let Some(object) = object else { return };
         let life = self.settings.token_life;
         // What is seen may be old, but where there is nothing to do nobody needs to be asked.
-        let again = match step(object.metadata().annotations.as_ref(), wall_clock(), life) {
+        let again = match step(wish(&object), wall_clock(), life) {
             Step::Nothing(at) => Ok(at),
             _ => making::serve(&self.store, &self.settings, id).await,
         };
@@ -290,8 +290,8 @@ async fn work(shared: Arc<Shared>) {
     }
 }
 
-fn wishes(object: &Observed<RemoteInstance>) -> (Option<&String>, Option<&String>) {
-    parts(object.metadata().annotations.as_ref())
+fn wish(object: &Observed<RemoteInstance>) -> Asked<'_> {
+    object.about().into()
 }
 
 /// Does the installation serve the instance, as far as can be told?

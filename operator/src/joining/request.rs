@@ -9,10 +9,10 @@
 //! | `reusable` | one for many | nothing until that is nearly void |
 //! | anything else | any | a complaint |
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use resources::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resources::{About, Timestamp};
 
 use super::tokens::{TOKENS_ANNOTATION, Tokens};
 
@@ -34,20 +34,34 @@ pub(super) enum Step {
     Complain(String),
 }
 
-type Annotations = BTreeMap<String, String>;
-
 /// What of an object matters here: where it is as before, nothing is done.
-pub(super) fn parts(annotations: Option<&Annotations>) -> (Option<&String>, Option<&String>) {
-    let get = |name: &str| annotations.and_then(|all| all.get(name));
-    (get(JOIN_ANNOTATION), get(TOKENS_ANNOTATION))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Asked<'a> {
+    /// The text of [`JOIN_ANNOTATION`].
+    pub(super) request: Option<&'a str>,
+    /// The text of [`TOKENS_ANNOTATION`].
+    pub(super) tokens: Option<&'a str>,
 }
 
-/// What there is to do for an instance with these annotations. Tokens live for `life`.
-pub(super) fn step(annotations: Option<&Annotations>, now: Timestamp, life: Duration) -> Step {
-    let (request, tokens) = parts(annotations);
-    let Some(request) = request else { return Step::Nothing(None) };
-    let tokens = Tokens::read(tokens, now);
-    match request.as_str() {
+impl<'a> From<&'a About> for Asked<'a> {
+    fn from(about: &'a About) -> Self {
+        let get = |name| about.annotations.get(name);
+        Self { request: get(JOIN_ANNOTATION), tokens: get(TOKENS_ANNOTATION) }
+    }
+}
+
+impl<'a> From<&'a ObjectMeta> for Asked<'a> {
+    fn from(metadata: &'a ObjectMeta) -> Self {
+        let get = |name: &str| metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        Self { request: get(JOIN_ANNOTATION), tokens: get(TOKENS_ANNOTATION) }
+    }
+}
+
+/// What there is to do for an instance. Tokens live for `life`.
+pub(super) fn step(asked: Asked<'_>, now: Timestamp, life: Duration) -> Step {
+    let Some(request) = asked.request else { return Step::Nothing(None) };
+    let tokens = Tokens::read(asked.tokens, now);
+    match request {
         "once" => tokens.unused_until(false).map_or(Step::Make { reusable: false }, Step::Satisfied),
         "reusable" => {
             let margin = i64::try_from(life.as_secs() / 4).unwrap_or(i64::MAX);
@@ -73,13 +87,6 @@ mod tests {
 
     const LIFE: Duration = Duration::from_hours(24);
 
-    fn annotations(request: Option<&str>, tokens: &str) -> Annotations {
-        let mut all = Annotations::new();
-        all.extend(request.map(|request| (JOIN_ANNOTATION.to_owned(), request.to_owned())));
-        all.insert(TOKENS_ANNOTATION.to_owned(), tokens.to_owned());
-        all
-    }
-
     fn token(until: i64, rest: &str) -> String {
         format!(r#"[{{"sha256":"{}","expires":"{}"{rest}}}]"#, "ab".repeat(32), Timestamp(until))
     }
@@ -103,16 +110,18 @@ mod tests {
             (Some("reusable"), token(now.0 + 21_601, many), Step::Nothing(Some(Timestamp(now.0 + 1)))),
             (Some("reusable"), token(now.0 + 21_600, many), Step::Make { reusable: true }),
         ] {
-            let found = step(Some(&annotations(request, &tokens)), now, LIFE);
+            let found = step(Asked { request, tokens: Some(&tokens) }, now, LIFE);
             assert_eq!(found, expected, "{request:?} {tokens}");
         }
-        assert_eq!(step(None, now, LIFE), Step::Nothing(None));
+        assert_eq!(step(Asked::default(), now, LIFE), Step::Nothing(None));
     }
 
     #[test]
     fn anything_else_is_complained_of_within_bounds() {
         for request in ["", "yes", "Once", "once ", &"x\n".repeat(5_000)] {
-            let Step::Complain(text) = step(Some(&annotations(Some(request), "")), Timestamp(0), LIFE) else {
+            let Step::Complain(text) =
+                step(Asked { request: Some(request), tokens: None }, Timestamp(0), LIFE)
+            else {
                 panic!("{request:?} was taken");
             };
             assert!(text.contains("reusable") && text.len() < 300 && !text.contains('\n'), "{text}");

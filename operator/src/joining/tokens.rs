@@ -114,8 +114,8 @@ pub(super) struct Tokens(Vec<Entry>);
 
 impl Tokens {
     /// Those in the annotation that are not void yet. What makes no sense in it is no token.
-    pub(super) fn read(annotation: Option<&String>, now: Timestamp) -> Self {
-        let text = annotation.filter(|text| text.len() <= MAX_TEXT).map_or("", String::as_str);
+    pub(super) fn read(annotation: Option<&str>, now: Timestamp) -> Self {
+        let text = annotation.filter(|text| text.len() <= MAX_TEXT).unwrap_or_default();
         let entries: Vec<Value> = serde_json::from_str(text).unwrap_or_default();
         let live = entries.iter().filter_map(Entry::read).filter(|entry| entry.expires > now);
         Self(live.take(MAX_TOKENS).collect())
@@ -225,7 +225,7 @@ mod tests {
             assert_eq!(Tokens::read(Some(&text), Timestamp(0)).0, [entry(1, 200)], "{text}");
         }
         for text in ["", "{", "[", "{}", "true", &format!("[{good},\"{}\"]", "x".repeat(MAX_TEXT))] {
-            assert_eq!(Tokens::read(Some(&text.to_owned()), Timestamp(0)), Tokens::default());
+            assert_eq!(Tokens::read(Some(text), Timestamp(0)), Tokens::default());
         }
     }
 

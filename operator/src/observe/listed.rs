@@ -6,60 +6,45 @@ use std::hash::Hash;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use resources::{
-    Checked, GROUP, Observed, RemoteInstance, RemoteInstanceStatus, VersionBlock, VersionBlockStatus,
-};
+use resources::{About, Annotations, GROUP, Observed, Parts, RemoteInstance, Timestamp, VersionBlock};
 use route_table::InstanceId;
-use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::digest::Said;
 use super::sharing::Shareable;
 
-/// What is kept of an object's metadata, besides annotations of ours. Most of the rest changes with every write of a
-/// status, and `managedFields` alone is larger than all that is kept.
-const KEPT_METADATA: [&str; 6] =
-    ["name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp"];
-
 /// A kind of object that is observed.
 pub(super) trait Kind:
-    Resource<DynamicType = ()> + DeserializeOwned + Checked + Debug + Clone + PartialEq + Send + Sync + 'static
+    Resource<DynamicType = ()>
+    + Parts<Spec: Send + Sync, Status: Said + Shareable + Send + Sync>
+    + Debug
+    + Clone
+    + PartialEq
+    + Send
+    + Sync
+    + 'static
 {
     /// What its objects are called.
     type Key: Ord + Hash + Clone + Debug + Send + Sync + 'static;
-    /// What its status is.
-    type Status: Said + Shareable + DeserializeOwned + Debug + Clone + PartialEq + Send + Sync + 'static;
 
     /// What an object is called; `None` where that is no name, which an API server does not let happen.
     fn key(metadata: &ObjectMeta) -> Option<Self::Key>;
-    /// Takes the status out.
-    fn take_status(&mut self) -> Option<Self::Status>;
 }
 
 impl Kind for RemoteInstance {
     type Key = InstanceId;
-    type Status = RemoteInstanceStatus;
 
     fn key(metadata: &ObjectMeta) -> Option<InstanceId> {
         format!("{}/{}", metadata.namespace.as_ref()?, metadata.name.as_ref()?).parse().ok()
-    }
-
-    fn take_status(&mut self) -> Option<RemoteInstanceStatus> {
-        self.status.take()
     }
 }
 
 impl Kind for VersionBlock {
     type Key = String;
-    type Status = VersionBlockStatus;
 
     fn key(metadata: &ObjectMeta) -> Option<String> {
         metadata.name.clone()
-    }
-
-    fn take_status(&mut self) -> Option<VersionBlockStatus> {
-        self.status.take()
     }
 }
 
@@ -92,44 +77,58 @@ fn revision(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
+/// An object as it is written. What nobody looks at (`managedFields` alone is larger than all that is kept) is passed over
+/// without being read.
+#[derive(Deserialize)]
+struct Written {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: Value,
+    status: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    resource_version: Option<String>,
+    uid: Option<Box<str>>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Timestamp>,
+    #[serde(default)]
+    annotations: Annotations,
+}
+
 impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Map::deserialize(deserializer)?;
-        let metadata = strip(&mut value);
         // Only what has no metadata at all is no object; everything else is one, sense or no sense.
-        let mut object = Observed::<T>::read(Value::Object(value)).map_err(D::Error::custom)?;
+        let Written { metadata, spec, status } = Written::deserialize(deserializer)?;
+        let Metadata {
+            name,
+            namespace,
+            resource_version,
+            uid,
+            generation,
+            creation_timestamp: created,
+            annotations,
+        } = metadata;
+        // kubectl's copy of the whole object is among the others.
+        let annotations =
+            annotations.retain(|name| name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/')));
+        let about = About { uid, generation, created, annotations };
+        let mut object = Observed::<T>::of(about, &spec, status);
         let status = match &mut object {
-            Observed::Readable(object) => object.take_status(),
+            Observed::Readable(object) => object.status.take().map(|status| *status),
             Observed::Unreadable(nonsense) => {
                 let status = nonsense.status();
                 nonsense.status = None;
                 status
             }
         };
+        let metadata = ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() };
         Ok(Self { metadata, object, status })
     }
-}
-
-/// Takes out what nobody looks at, and returns what a watch needs.
-fn strip(object: &mut Map<String, Value>) -> ObjectMeta {
-    let Some(Value::Object(metadata)) = object.get_mut("metadata") else { return ObjectMeta::default() };
-    let text = |name: &str| metadata.get(name).and_then(Value::as_str).map(str::to_owned);
-    let needed = ObjectMeta {
-        name: text("name"),
-        namespace: text("namespace"),
-        resource_version: text("resourceVersion"),
-        ..ObjectMeta::default()
-    };
-    let mut annotations = metadata.remove("annotations");
-    metadata.retain(|name, _| KEPT_METADATA.contains(&name.as_str()));
-    if let Some(Value::Object(all)) = &mut annotations {
-        // kubectl's copy of the whole object is among the others.
-        all.retain(|name, _| name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/')));
-        if !all.is_empty() {
-            metadata.extend(annotations.map(|all| ("annotations".to_owned(), all)));
-        }
-    }
-    needed
 }
 
 impl<T: Kind> Resource for Listed<T> {
@@ -197,16 +196,10 @@ pub(super) mod tests {
         assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
         let Observed::Readable(object) = listed.object else { panic!("unreadable") };
         assert!(object.spec.enabled && object.status.is_none());
-        let annotations = [("latchkey.dev/agent-keys".to_owned(), "00".to_owned())];
-        let kept = ObjectMeta {
-            name: Some("lake".to_owned()),
-            namespace: Some("homes".to_owned()),
-            uid: Some("uid-of-lake".to_owned()),
-            generation: Some(3),
-            annotations: Some(annotations.into()),
-            ..ObjectMeta::default()
-        };
-        assert_eq!(object.metadata, kept);
+        let kept = json!({
+            "uid": "uid-of-lake", "generation": 3, "annotations": {"latchkey.dev/agent-keys": "00"},
+        });
+        assert_eq!(object.about, serde_json::from_value(kept).unwrap());
     }
 
     #[test]

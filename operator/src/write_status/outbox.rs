@@ -360,8 +360,8 @@ impl Outbox {
 /// The uid of an object.
 pub(super) fn uid(objects: &Objects, subject: &Subject) -> Option<String> {
     match subject {
-        Subject::Instance(id) => objects.instances.get(id)?.metadata().uid.clone(),
-        Subject::Block(name) => objects.blocks.get(name)?.metadata().uid.clone(),
+        Subject::Instance(id) => objects.instances.get(id)?.about().uid.as_deref().map(str::to_owned),
+        Subject::Block(name) => objects.blocks.get(name)?.about().uid.as_deref().map(str::to_owned),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which statuses are written, when, and how often.
 
 use proptest::prelude::*;
-use resources::{Observed, RemoteInstance, RemoteInstanceSpec};
+use resources::{About, Observed};
+use serde_json::json;
 
 use super::*;
 
@@ -58,8 +59,8 @@ impl World {
     /// The watch catches up with one object.
     fn show(&mut self, number: u8) {
         if let Some(told) = self.stored.get(&number) {
-            let object = RemoteInstance::new(&format!("lake-{number}"), RemoteInstanceSpec::default());
-            self.shown.instances.insert(id(number), Arc::new(Observed::Readable(object)));
+            let object = Observed::of(About::default(), &json!({}), None);
+            self.shown.instances.insert(id(number), Arc::new(object));
             self.shown.instances_told.insert(id(number), *told);
         } else {
             self.shown.instances.remove(&id(number));

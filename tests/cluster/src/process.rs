@@ -80,6 +80,14 @@ impl Process {
         self.child.wait().map_err(io()).map(drop)
     }
 
+    /// Sends a signal, e.g. `TERM`.
+    pub fn signal(&self, name: &str) -> Result<(), ClusterError> {
+        let failed = || ClusterError::io(format!("sending {name} to {}", self.name));
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status().map_err(failed())?;
+        if sent.success() { Ok(()) } else { Err(failed()(std::io::ErrorKind::Other.into())) }
+    }
+
     /// Has it ended? How?
     pub fn ended(&mut self) -> Result<Option<std::process::ExitStatus>, ClusterError> {
         self.child.try_wait().map_err(ClusterError::io(format!("asking for {}", self.name)))

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use planner::{Facts, Inventory, Plan, Previous, Seed, Settings, plan};
 use resources::{
-    AGENT_KEYS_ANNOTATION, Checked, Installation, Observed, RemoteInstance, Timestamp, VersionBlock,
+    AGENT_KEYS_ANNOTATION, Installation, Observed, Parts, RemoteInstance, Timestamp, VersionBlock,
 };
 use route_table::InstanceId;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::file::ObjectRef;
@@ -129,7 +128,7 @@ impl PlannerWorld {
     }
 }
 
-fn read<T: DeserializeOwned + Checked>(object: Value) -> Result<Arc<Observed<T>>, String> {
+fn read<T: Parts>(object: Value) -> Result<Arc<Observed<T>>, String> {
     Observed::read(object).map(Arc::new)
 }
 

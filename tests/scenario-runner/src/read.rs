@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use resources::{Checked, Installation, Observed, RemoteInstance, VersionBlock};
+use resources::{Installation, Observed, Parts, RemoteInstance, VersionBlock};
 use serde_json::{Map, Value};
 
 use crate::file::{DnsAnswer, Need, Record, Scenario, Step};
@@ -147,7 +147,7 @@ fn complete(mut object: Value, needs: &mut Vec<Need>) -> Result<Value, String> {
     Ok(object)
 }
 
-fn readable<T: serde::de::DeserializeOwned + Checked>(object: &Value) -> Result<bool, String> {
+fn readable<T: Parts>(object: &Value) -> Result<bool, String> {
     Observed::<T>::read(object.clone()).map(|read| matches!(read, Observed::Readable(_)))
 }
 

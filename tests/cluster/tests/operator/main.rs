@@ -21,6 +21,7 @@ mod pretend_kubelet;
 mod rbac;
 mod released;
 mod rights;
+mod scale;
 mod scenarios;
 mod support;
 mod workload;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         rbac::tests,
         released::tests,
         rights::tests,
+        scale::tests,
         scenarios::tests,
         workload::tests,
         write_status::tests,

@@ -55,6 +55,8 @@ pub(crate) struct Installation<'a, 'b> {
     kubeconfig: PathBuf,
     /// Do operators keep the proxies' workload? Then there are pods, and somebody has to look after them.
     pub(crate) keeps_workload: bool,
+    /// What operators are told besides.
+    pub(crate) more_arguments: Vec<String>,
     started: usize,
 }
 
@@ -81,6 +83,7 @@ impl<'a, 'b> Installation<'a, 'b> {
             account,
             kubeconfig,
             keeps_workload: false,
+            more_arguments: Vec::new(),
             started: 0,
         };
         whole.write_settings(&json!({})).await?;
@@ -156,6 +159,7 @@ impl<'a, 'b> Installation<'a, 'b> {
         if !self.keeps_workload {
             arguments.push("--no-workload".to_owned());
         }
+        arguments.extend(self.more_arguments.iter().cloned());
         let environment = [("KUBECONFIG", self.kubeconfig.clone())];
         let log = self.log("operator");
         let process =
@@ -208,6 +212,17 @@ impl<'a, 'b> Installation<'a, 'b> {
         let log = self.log("proxy");
         let process = Process::start_with("proxy", &program("latchkey-proxy")?, &arguments, &[], log)?;
         self.proxies.insert(which, Proxy { process, public, admin });
+        Ok(())
+    }
+
+    /// Proxies that start from now on know no table.
+    pub(crate) fn forget_tables(&self) -> Result<(), TestError> {
+        for which in self.ports.keys() {
+            let kept = self.path(&format!("table-{which}"));
+            if kept.exists() {
+                std::fs::remove_file(kept)?;
+            }
+        }
         Ok(())
     }
 
