@@ -113,7 +113,7 @@ pub(super) async fn pace(suite: Suite) -> Result<(), TestError> {
                 send(control_plane, Method::PATCH, &place, &patch).await?;
             }
             until(&installation.observer, "the edits", |objects| {
-                objects.instances.values().all(|object| object.metadata().generation == Some(2))
+                objects.instances.values().all(|object| object.about().generation == Some(2))
             })
             .await?;
             installation.turn(&writer);

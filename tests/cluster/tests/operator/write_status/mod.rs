@@ -320,7 +320,7 @@ async fn gone(suite: Suite) -> Result<(), TestError> {
                 objects
                     .instances
                     .get(&*id)
-                    .is_some_and(|object| object.metadata().uid.as_deref() == uid.as_str())
+                    .is_some_and(|object| object.about().uid.as_deref() == uid.as_str())
             })
             .await?;
             let plan = installation.turn(&writer);
