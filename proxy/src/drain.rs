@@ -15,7 +15,7 @@ use snitun::driver::{Asked, Signal};
 use tokio::{
     io::unix::AsyncFd,
     task::AbortHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{door::Door, listen::prefer_newcomer, tunnels::registry::Live};
@@ -46,7 +46,13 @@ pub async fn drain(door: Arc<Door>, entrances: Vec<Entrance>, grace: Duration) {
     let settle = SETTLE.min(grace / 3);
     let tunnels = live(&door);
     tracing::info!(tunnels = tunnels.len(), grace = grace.as_secs(), "draining");
-    tokio::join!(send_away(&tunnels, settle / 2), sleep_until(start + settle));
+    let told = async {
+        send_away(&tunnels, settle / 2).await;
+        // Whoever was told last needs a moment, too: where tunnels are many, that is long after the first.
+        sleep(settle / 2).await;
+    };
+    let all_told = async { timeout_at(start + grace, told).await };
+    let _ = tokio::join!(all_told, sleep_until(start + settle));
     // Nobody is in the queue of a socket that a newcomer relieved; one more look empties it otherwise.
     drop(entrances.into_iter().map(Leaving).collect::<Vec<_>>());
     for live in live(&door) {

@@ -14,6 +14,7 @@ mod faults;
 mod joining;
 mod journey;
 mod keys;
+mod kubelet;
 mod leader;
 mod line;
 mod observe;
@@ -21,6 +22,7 @@ mod pretend_kubelet;
 mod rbac;
 mod released;
 mod rights;
+mod roll;
 mod scale;
 mod scenarios;
 mod support;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         rbac::tests,
         released::tests,
         rights::tests,
+        roll::tests,
         scale::tests,
         scenarios::tests,
         workload::tests,

@@ -45,7 +45,7 @@ pub(crate) struct Installation<'a, 'b> {
     pub(crate) names: Names,
     folder: TempDir,
     /// Where operators listen; decided once, since proxies know it from their start.
-    links: Vec<SocketAddr>,
+    pub(crate) links: Vec<SocketAddr>,
     pub(crate) operators: BTreeMap<usize, Operator>,
     pub(crate) proxies: BTreeMap<usize, Proxy>,
     pub(crate) agents: BTreeMap<String, Agent>,
@@ -123,6 +123,17 @@ impl<'a, 'b> Installation<'a, 'b> {
         );
         accepted(self.namespace.control_plane().exchange(Method::PATCH, &path, &map).await?)?;
         Ok(())
+    }
+
+    /// Operators that start from now on keep the proxies themselves. They and those that run do it with these settings.
+    pub(crate) async fn keep_proxies(&mut self, settings: &Value) -> Result<(), TestError> {
+        self.keeps_workload = true;
+        self.write_all_settings(&json!({}), settings).await
+    }
+
+    /// Where agents find the proxies.
+    pub(crate) fn tunnel_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[&0]))
     }
 
     /// Operators that start from now on reach the API server by this line.

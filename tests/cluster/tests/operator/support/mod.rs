@@ -10,6 +10,7 @@ mod visitor;
 pub(crate) use account::{Account, Right, manifest, pairs, repository, rights};
 pub(crate) use installation::{DOMAIN, Installation, get};
 pub(crate) use instance::WebServer;
+pub(crate) use programs::program;
 pub(crate) use visitor::Visitor;
 
 use std::time::{Duration, Instant};
