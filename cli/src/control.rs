@@ -1,4 +1,5 @@
-//! How commands speak to a running `latchkey up`: HTTP on a unix socket in its state folder, or on its admin address.
+//! How commands speak to a running installation: HTTP on a unix socket in the state folder of `latchkey up`, or on its admin
+//! address or an operator's.
 
 use std::{
     convert::Infallible,
@@ -25,11 +26,9 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use crate::board::Board;
+use board::{Board, STATUS_PATH, Selection};
 
 const SOCKET: &str = "up.sock";
-/// The path under which the board is told, here and on the admin address.
-pub const STATUS_PATH: &str = "/status";
 /// The kernel takes no longer paths for sockets (107 bytes); below it by a margin.
 const LONGEST_PATH: usize = 100;
 const CONNECTIONS: usize = 16;
@@ -37,12 +36,12 @@ const TIME: Duration = Duration::from_secs(10);
 /// A board of 100,000 instances is some 60 MB.
 const LARGEST_BOARD: usize = 256 << 20;
 
-/// Where a running `latchkey up` can be asked.
+/// Where a running installation can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Where {
-    /// In its state folder.
+    /// In the state folder of `latchkey up`.
     State(PathBuf),
-    /// On its admin address.
+    /// On the admin address of `latchkey up` or of an operator.
     Admin(SocketAddr),
 }
 
@@ -50,10 +49,10 @@ pub enum Where {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// Nobody is there.
-    #[error("no `latchkey up` runs there ({0})")]
+    #[error("nobody answers there ({0})")]
     NobodyThere(io::Error),
     /// Somebody is there and does not answer as they should.
-    #[error("what runs there does not answer like `latchkey up`: {0}")]
+    #[error("what runs there does not answer like `latchkey up` or an operator: {0}")]
     Strange(String),
 }
 
@@ -121,16 +120,17 @@ pub fn document(board: &watch::Receiver<Arc<Board>>) -> String {
     serde_json::to_string(&*board).unwrap_or_default()
 }
 
-/// Asks a running `latchkey up` for its board.
-pub async fn ask(place: &Where) -> Result<Board, AskError> {
+/// Asks for the board. What runs one folder tells every instance, whatever is selected.
+pub async fn ask(place: &Where, selection: &Selection) -> Result<Board, AskError> {
+    let path = format!("{STATUS_PATH}?{}", selection.query());
     let asked = async {
         match place {
             Where::State(state) => {
-                let (path, _folder) = socket_path(state).map_err(AskError::NobodyThere)?;
-                get(UnixStream::connect(&path).await.map_err(AskError::NobodyThere)?).await
+                let (socket, _folder) = socket_path(state).map_err(AskError::NobodyThere)?;
+                get(UnixStream::connect(&socket).await.map_err(AskError::NobodyThere)?, &path).await
             }
             Where::Admin(address) => {
-                get(TcpStream::connect(address).await.map_err(AskError::NobodyThere)?).await
+                get(TcpStream::connect(address).await.map_err(AskError::NobodyThere)?, &path).await
             }
         }
     };
@@ -138,12 +138,15 @@ pub async fn ask(place: &Where) -> Result<Board, AskError> {
     tokio::time::timeout(TIME, asked).await.map_err(|_| late())?
 }
 
-async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Board, AskError> {
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
+) -> Result<Board, AskError> {
     let strange = |error: &dyn std::fmt::Display| AskError::Strange(error.to_string());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(&error))?;
     let connection = tokio::spawn(connection);
-    let request = Request::get(STATUS_PATH)
+    let request = Request::get(path)
         .header(header::HOST, "latchkey")
         .body(Empty::<Bytes>::new())
         .map_err(|error| strange(&error))?;
@@ -153,7 +156,7 @@ async fn get(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Re
     connection.abort();
     if status != StatusCode::OK {
         return Err(AskError::Strange(format!(
-            "it says {status}; is it the admin address of a latchkey-proxy?"
+            "it says {status}; is it the admin address of a latchkey-proxy, or an operator of another version?"
         )));
     }
     serde_json::from_slice(&body.map_err(|error| strange(&error))?.to_bytes())
@@ -170,14 +173,14 @@ mod tests {
         for name in ["short".to_owned(), "long".repeat(40)] {
             let state = dir.path().join(name);
             fs::create_dir(&state).unwrap();
-            let nobody = ask(&Where::State(state.clone())).await.unwrap_err();
+            let nobody = ask(&Where::State(state.clone()), &Selection::default()).await.unwrap_err();
             assert!(matches!(nobody, AskError::NobodyThere(_)), "{nobody}");
             let board = Board { domain: "localhost".to_owned(), revision: 7, ..Board::default() };
             let (_sender, receiver) = watch::channel(Arc::new(board.clone()));
             for _ in 0..2 {
                 // The second finds what the first has left behind.
                 let serving = tokio::spawn(serve(listen(&state).unwrap(), receiver.clone()));
-                assert_eq!(ask(&Where::State(state.clone())).await.unwrap(), board);
+                assert_eq!(ask(&Where::State(state.clone()), &Selection::default()).await.unwrap(), board);
                 let mode = fs::metadata(state.join(SOCKET)).unwrap().permissions().mode();
                 assert_eq!(mode & 0o777, 0o600);
                 serving.abort();

@@ -1,7 +1,7 @@
 //! The `latchkey` command: the whole system from one folder (`up`), what a change would do (`plan`), and tools.
 
 pub mod app;
-pub mod board;
+pub mod board_text;
 pub mod completions;
 pub mod control;
 pub mod doctor;

@@ -1,9 +1,10 @@
-//! A small HTTP server for whoever watches the operator: /livez, /readyz, /metrics and /proxies.
+//! A small HTTP server for whoever watches the operator: /livez, /readyz, /metrics, /proxies and /status.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use board::{STATUS_PATH, Selection};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -25,6 +26,8 @@ pub trait Sight: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The proxies that are attached, as JSON.
     fn proxies(&self) -> String;
+    /// The board with the instances that were asked for, as JSON.
+    fn status(&self, selection: &Selection) -> String;
 }
 
 /// Serves for ever.
@@ -78,7 +81,11 @@ fn answer(request: &Request<Incoming>, sight: &dyn Sight) -> Response<Full<Bytes
             of_type(StatusCode::OK, kind, sight.metrics())
         }
         "/proxies" => of_type(StatusCode::OK, "application/json", sight.proxies()),
-        _ => text(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics or /proxies\n".into()),
+        STATUS_PATH => match Selection::read(request.uri().query().unwrap_or_default()) {
+            Ok(selection) => of_type(StatusCode::OK, "application/json", sight.status(&selection)),
+            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics, /proxies or /status\n".into()),
     }
 }
 
@@ -103,6 +110,10 @@ mod tests {
         fn proxies(&self) -> String {
             "[]".to_owned()
         }
+
+        fn status(&self, selection: &Selection) -> String {
+            selection.query()
+        }
     }
 
     #[tokio::test]
@@ -125,6 +136,8 @@ mod tests {
             assert!(readyz.ends_with("why\n"));
             assert!(get("/metrics").await.contains("openmetrics"));
             assert!(get("/proxies").await.ends_with("[]"));
+            assert!(get("/status?limit=7&all").await.ends_with("limit=7&all"));
+            assert!(get("/status?x").await.starts_with("HTTP/1.1 400"));
             assert!(get("/x").await.starts_with("HTTP/1.1 404"));
         }
     }

@@ -23,7 +23,7 @@ use crate::observe::{Observer, Scope};
 use crate::overview::Overview;
 use crate::publish::{self, Publisher};
 use crate::settings::Settings;
-use crate::sight::Eyes;
+use crate::sight::{Eyes, Whole};
 use crate::workload::pods::ProxyPods;
 use crate::workload::settings_source::SettingsSource;
 use crate::{admin, keeping, keys, logging, reconcile};
@@ -107,11 +107,19 @@ async fn serve(settings: Settings, mut end: watch::Receiver<bool>) -> Result<(),
     let client = client().await?;
     // Everything that runs beside; it ends with this function.
     let mut beside = JoinSet::new();
-    let eyes = Arc::new(Eyes::new(&overview, &publisher));
-    beside.spawn(admin::serve(listen(settings.admin).await?, eyes.clone()));
-    let observer = Arc::new(Observer::start(&client, &Scope::All));
     let source = Arc::new(SettingsSource::start(client.clone(), &names));
     let pods = Arc::new(ProxyPods::start(client.clone(), &names));
+    let leader = Arc::new(watch::Sender::default());
+    let whole = Whole {
+        names: names.clone(),
+        identity: settings.identity.clone(),
+        source: source.clone(),
+        pods: pods.clone(),
+        leader: leader.subscribe(),
+    };
+    let eyes = Arc::new(Eyes::new(&overview, &publisher, whole));
+    beside.spawn(admin::serve(listen(settings.admin).await?, eyes.clone()));
+    let observer = Arc::new(Observer::start(&client, &Scope::All));
     beside.spawn(keeping::tell_pods(pods.clone(), publisher.clone()));
     beside.spawn(keeping::tell_sync(observer.clone(), overview.clone()));
     // Nothing can be done without settings; whoever forgot them is told by /readyz and the log.
@@ -150,11 +158,15 @@ async fn serve(settings: Settings, mut end: watch::Receiver<bool>) -> Result<(),
         overview,
         eyes,
     };
-    follow_or_lead(shared, end).await
+    follow_or_lead(shared, &leader, end).await
 }
 
 /// Follows until the lease is free, then leads until it is lost or the process is told to end.
-async fn follow_or_lead(shared: Shared, mut end: watch::Receiver<bool>) -> Result<(), AppError> {
+async fn follow_or_lead(
+    shared: Shared,
+    leader: &watch::Sender<Option<String>>,
+    mut end: watch::Receiver<bool>,
+) -> Result<(), AppError> {
     let timing = timing(shared.settings.lease());
     let leading = {
         let (client, names) = (shared.client.clone(), shared.names.clone());
@@ -162,7 +174,7 @@ async fn follow_or_lead(shared: Shared, mut end: watch::Receiver<bool>) -> Resul
         // A process that is not in sync could only make others wait.
         let acquire = async {
             shared.observer.synced().await;
-            Leadership::acquire(client, &names, &identity, timing).await
+            Leadership::contend(client, &names, &identity, timing, leader).await
         };
         tokio::select! {
             leading = acquire => leading,

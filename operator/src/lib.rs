@@ -25,6 +25,7 @@ pub mod reconcile;
 pub mod released;
 pub mod settings;
 mod sight;
+mod status_board;
 mod trouble;
 pub mod workload;
 pub mod write_status;

@@ -36,7 +36,7 @@ pub struct Settings {
     #[arg(long, env = "LATCHKEY_LINK", value_name = "ADDR", default_value_t = SocketAddr::from(([0_u16; 8], LINK_PORT)))]
     pub link: SocketAddr,
 
-    /// Where /livez, /readyz, /metrics and /proxies are served. Not for the public.
+    /// Where /livez, /readyz, /metrics, /proxies and /status are served. Not for the public.
     #[arg(long, env = "LATCHKEY_ADMIN", value_name = "ADDR", default_value = "[::]:9101")]
     pub admin: SocketAddr,
 

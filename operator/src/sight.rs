@@ -1,17 +1,37 @@
-//! What the admin page shows: readiness, figures, proxies.
+//! What the admin page shows: readiness, figures, proxies, and the board of everything.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use board::Selection;
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::admin::Sight;
 use crate::metrics::{Figure, Metrics, Turns, Value};
+use crate::names::Names;
 use crate::overview::Overview;
 use crate::publish::Publisher;
+use crate::status_board::{Known, board};
 use crate::workload::Workload;
-use crate::workload::roll_shell::RollPhase;
+use crate::workload::pods::ProxyPods;
+use crate::workload::roll_shell::{RollPhase, RollState};
+use crate::workload::settings_source::SettingsSource;
 use crate::write_status::StatusWriter;
+
+/// What every replica knows of its installation.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// What its objects are called.
+    pub(crate) names: Names,
+    /// What this process is called.
+    pub(crate) identity: String,
+    /// The installation's settings.
+    pub(crate) source: Arc<SettingsSource>,
+    /// The proxies' pods.
+    pub(crate) pods: Arc<ProxyPods>,
+    /// Who leads, where this process follows.
+    pub(crate) leader: watch::Receiver<Option<String>>,
+}
 
 /// Sees everything that runs.
 #[derive(Debug)]
@@ -20,6 +40,7 @@ pub(crate) struct Eyes {
     publisher: Arc<Publisher>,
     metrics: Metrics,
     turns: Turns,
+    whole: Whole,
     leaders: Arc<Mutex<Option<Leaders>>>,
 }
 
@@ -32,7 +53,11 @@ struct Leaders {
 
 impl Eyes {
     /// Of a process that follows, for now.
-    pub(crate) fn new(overview: &watch::Sender<Arc<Overview>>, publisher: &Arc<Publisher>) -> Self {
+    pub(crate) fn new(
+        overview: &watch::Sender<Arc<Overview>>,
+        publisher: &Arc<Publisher>,
+        whole: Whole,
+    ) -> Self {
         let (turns, leaders) = (Turns::default(), Arc::new(Mutex::new(None)));
         let theirs = Arc::clone(&leaders);
         let more = Box::new(move || {
@@ -40,12 +65,23 @@ impl Eyes {
             leaders.as_ref().map(figures).unwrap_or_default()
         });
         let metrics = Metrics::new(&turns, overview.subscribe(), Arc::clone(publisher), more);
-        Self { overview: overview.subscribe(), publisher: Arc::clone(publisher), metrics, turns, leaders }
+        Self {
+            overview: overview.subscribe(),
+            publisher: Arc::clone(publisher),
+            metrics,
+            turns,
+            whole,
+            leaders,
+        }
     }
 
     /// It leads from now on, with these. They are held as long as the process leads.
     pub(crate) fn lead(&self, statuses: Arc<StatusWriter>, workload: Option<Workload>) {
         *self.leaders.lock().unwrap_or_else(PoisonError::into_inner) = Some(Leaders { statuses, workload });
+    }
+
+    fn leaders(&self) -> MutexGuard<'_, Option<Leaders>> {
+        self.leaders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the driver raises.
@@ -121,11 +157,42 @@ impl Sight for Eyes {
                 "lagSeconds": proxy.lag.as_secs_f64(),
             })
         });
-        let leaders = self.leaders.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaders = self.leaders();
         let roll = leaders.as_ref().and_then(|leaders| leaders.workload.as_ref()).map(|workload| {
             let roll = workload.roll().borrow().clone();
             json!({"phase": format!("{:?}", roll.phase), "reason": roll.reason})
         });
         json!({"proxies": proxies.collect::<Vec<_>>(), "roll": roll}).to_string()
+    }
+
+    fn status(&self, selection: &Selection) -> String {
+        let overview = self.overview.borrow().clone();
+        let Whole { names, identity, source, pods, leader } = &self.whole;
+        let settings = source.settings();
+        let mut problems: Vec<String> =
+            source.problem().iter().map(|problem| problem.error.to_string()).collect();
+        let mut roll: Option<RollState> = None;
+        if let Some(workload) = self.leaders().as_ref().and_then(|leaders| leaders.workload.as_ref()) {
+            roll = Some(workload.roll().borrow().clone());
+            problems
+                .extend(workload.problems().iter().map(|(object, problem)| format!("{object}: {problem}")));
+        }
+        let wanted = settings.as_ref().filter(|_| roll.is_some()).map(|settings| settings.proxies.replicas);
+        let leader = leader.borrow().clone();
+        let known = Known {
+            names,
+            identity,
+            leader: leader.as_deref(),
+            overview: &overview,
+            domain: settings.map(|settings| settings.spec.domain.to_string()).unwrap_or_default(),
+            problems,
+            proxies_wanted: wanted.and_then(|wanted| u32::try_from(wanted).ok()),
+            pods: &pods.pods(),
+            attached: &self.publisher.proxies(),
+            roll,
+            reports: self.publisher.reports(),
+        };
+        // Only numbers and texts, which JSON has words for.
+        serde_json::to_string(&board(known, selection)).unwrap_or_default()
     }
 }

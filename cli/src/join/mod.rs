@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use board::Selection;
 use clap::Args;
 use latchkey_agent::{state_folder::StateFolder, target::split_host_port};
 use route_table::InstanceId;
@@ -188,7 +189,9 @@ fn known_while_running(state: &Path, instance: &InstanceId) -> Result<(), String
         .enable_all()
         .build()
         .map_err(|error| error.to_string())?;
-    let Ok(board) = runtime.block_on(ask(&Where::State(state.to_owned()))) else { return Ok(()) };
+    let Ok(board) = runtime.block_on(ask(&Where::State(state.to_owned()), &Selection::default())) else {
+        return Ok(());
+    };
     if board.instances.iter().any(|row| row.instance == instance.as_str()) {
         return Ok(());
     }

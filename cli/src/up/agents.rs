@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use board::TargetRow;
 use latchkey_agent::{
     agent::{Agent, AgentParts, TlsEnd},
     certificates::{Certificates, SelfSigned},
@@ -29,7 +30,6 @@ use tokio::{
 };
 
 use super::page::Page;
-use crate::board::TargetRow;
 
 /// How often a target is asked whether it answers: while it does, and while it does not.
 const PROBE_EVERY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));

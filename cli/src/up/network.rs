@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
+use board::{Board, STATUS_PATH};
 use latchkey_agent::state_folder::StateFolder;
 use latchkey_proxy::{
     admin::{AdminServer, AdminView, Readiness, TunnelRow},
@@ -19,8 +20,7 @@ use tokio::{runtime::Handle, sync::watch};
 use zeroize::Zeroizing;
 
 use crate::{
-    board::Board,
-    control::{STATUS_PATH, document},
+    control::document,
     state_place::{CA_CERTIFICATE, CA_FOLDER},
 };
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use board::{Board, Row};
 use latchkey_agent::{settings::Limits, state_folder::StateFolder};
 use latchkey_proxy::{routes::Live, session_api::Heard};
 use manifest_folder::Defaults;
@@ -29,12 +30,7 @@ use super::{
     publish::Publisher,
     screen::Screen,
 };
-use crate::{
-    board::{Board, Row},
-    control,
-    join::tokens::JoinTokens,
-    state_place::Record,
-};
+use crate::{control, join::tokens::JoinTokens, state_place::Record};
 
 /// Visitors have this long to finish at the end.
 const GRACE: Duration = Duration::from_secs(3);

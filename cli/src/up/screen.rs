@@ -7,10 +7,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use board::Board;
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-use crate::board::Board;
+use crate::board_text::{line, table};
 
 /// How `up` shows what it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,7 +81,7 @@ impl Screen {
         if self.0.form == Form::Table {
             let (width, height) = terminal_size::terminal_size()
                 .map_or((0, usize::MAX), |(width, height)| (usize::from(width.0), usize::from(height.0)));
-            let frame = fit(&board.table(width), height);
+            let frame = fit(&table(board, width), height);
             if frame != state.frame {
                 out.write_all(format!("{}{frame}", erase(&state.frame)).as_bytes())?;
                 state.frame = frame;
@@ -134,7 +135,7 @@ fn changes(form: Form, told: &mut BTreeMap<String, String>, board: &Board) -> Ve
                 _ => continue,
             }
         } else {
-            row.line()
+            line(row)
         };
         if told.get(&row.instance) != Some(&line) {
             lines.push(line.clone());
@@ -201,7 +202,7 @@ impl Write for Aside {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::Row;
+    use board::Row;
 
     fn board(names: &[&str], revision: u64) -> Board {
         let rows = names.iter().map(|name| Row { instance: (*name).to_owned(), ..Row::default() });

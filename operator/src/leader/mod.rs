@@ -101,6 +101,17 @@ impl Leadership {
     ///
     /// Whatever goes wrong is told and tried again. Dropping the future gives up.
     pub async fn acquire(client: Client, names: &Names, identity: &str, timing: Timing) -> Leading {
+        Self::contend(client, names, identity, timing, &watch::Sender::default()).await
+    }
+
+    /// The same, and says meanwhile who leads: what that process calls itself.
+    pub async fn contend(
+        client: Client,
+        names: &Names,
+        identity: &str,
+        timing: Timing,
+        leader: &watch::Sender<Option<String>>,
+    ) -> Leading {
         let store = Store::new(client, names);
         let identity = format!("{identity}_{:016x}", rand::random::<u64>());
         let mut trouble = Trouble::with("ask for the Lease that makes one operator the leader");
@@ -111,9 +122,14 @@ impl Leadership {
                     trouble.over();
                     return Leading::begin(store, lease, sent, timing);
                 }
-                Ok(Attempt::Held(free)) => {
+                Ok(Attempt::Held { until, by }) => {
                     trouble.over();
-                    Some(free)
+                    leader.send_if_modified(|known| {
+                        let news = *known != by;
+                        *known = by;
+                        news
+                    });
+                    Some(until)
                 }
                 // Somebody was faster, or took it away: the next look shows.
                 Err(StoreError::Conflict | StoreError::Gone) => None,
@@ -128,11 +144,16 @@ impl Leadership {
     }
 }
 
+/// What a process calls itself: its identity without what is random in it.
+fn own_name(identity: &str) -> String {
+    identity.rsplit_once('_').map_or(identity, |(name, _)| name).to_owned()
+}
+
 enum Attempt {
     /// We lead, by a write that was sent then.
     Leads(Box<Lease>, Instant),
     /// Somebody else does, until then at least.
-    Held(Instant),
+    Held { until: Instant, by: Option<String> },
 }
 
 async fn try_to_take(
@@ -149,13 +170,13 @@ async fn try_to_take(
     let ours = holder(&spec) == Some(identity);
     let free = standing.look(&spec, timing, read);
     if !ours && free > read {
-        return Ok(Attempt::Held(free));
+        return Ok(Attempt::Held { until: free, by: holder(&spec).map(own_name) });
     }
     let now = jiff::Timestamp::now();
     let wanted = if ours { Some(term(&spec)) } else { next_term(term(&spec), now) };
     let Some(wanted) = wanted else {
         tracing::error!("the Lease's leaseTransitions cannot be raised any more: delete the Lease");
-        return Ok(Attempt::Held(read + timing.duration));
+        return Ok(Attempt::Held { until: read + timing.duration, by: None });
     };
     let record = taken(identity, wanted, timing, now);
     let sent = Instant::now();

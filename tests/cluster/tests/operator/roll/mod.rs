@@ -154,6 +154,28 @@ impl<'a, 'b> World<'a, 'b> {
         .await
     }
 
+    /// What `latchkey status` says of an operator: its exit code, and its words.
+    async fn status(&self, operator: usize, more: &[&str]) -> Result<(Option<i32>, String), TestError> {
+        let admin = self.here.operators[&operator].admin.to_string();
+        let said = tokio::process::Command::new(program("latchkey")?)
+            .args(["status", "--admin", &admin])
+            .args(more)
+            .output()
+            .await?;
+        let text = [said.stdout, said.stderr].concat();
+        Ok((said.status.code(), String::from_utf8(text)?))
+    }
+
+    /// Waits until `latchkey status` ends with a code, and says these words.
+    async fn says(&self, operator: usize, more: &[&str], code: i32, words: &[&str]) -> Result<(), TestError> {
+        eventually(&format!("latchkey status of operator-{operator} with {code}, {words:?}"), async || {
+            let (found, said) = self.status(operator, more).await?;
+            let is_right = found == Some(code) && words.iter().all(|word| said.contains(word));
+            if is_right { Ok(()) } else { Err(format!("{found:?}: {said}").into()) }
+        })
+        .await
+    }
+
     /// A metric of the operator.
     async fn metric(&self, name: &str) -> Result<f64, TestError> {
         let (_, text) = get(self.here.operators[&0].admin, "/metrics").await?;
@@ -309,6 +331,24 @@ async fn paused(suite: Suite) -> Result<(), TestError> {
         assert_eq!(world.metric("roll_paused").await?, 1.0);
         assert_eq!(world.metric("roll_pauses_total").await?, 1.0);
         world.only_first_ended(&before, 1);
+        world
+            .says(0, &[], 3, &["roll: PAUSED: ", &reason, "  CrashLoopBackOff: ", "leader of term "])
+            .await?;
+        let house = format!("{}/house-0", namespace.name());
+        world.says(0, &["--instance", &house], 0, &[&house, "yes"]).await?;
+        // Nobody's business: keys, tokens and bundles are nowhere in it.
+        let (_, document) = world.status(0, &["--all", "-o", "json"]).await?;
+        for secret in ["PRIVATE KEY", "latchkey-join", "\"token", "\"seed"] {
+            assert!(!document.contains(secret), "{secret}");
+        }
+        let lease = world.here.names.lease();
+        let leader =
+            ["get", "lease", &lease, "-n", namespace.name(), "-o", "jsonpath={.spec.holderIdentity}"];
+        let leader = namespace.control_plane().kubectl(&leader).await?.stdout;
+        assert!(leader.starts_with("operator-0_"), "as docs/installation.md finds the leader: {leader}");
+        world.here.start_operator(1)?;
+        world.here.operator_ready(1).await?;
+        world.says(1, &[], 3, &["follower", "operator-0 leads and knows more"]).await?;
         tell("an_image_that_ends", began.elapsed(), &visitors.seen());
 
         // One that starts and finds no operator.
@@ -328,6 +368,8 @@ async fn paused(suite: Suite) -> Result<(), TestError> {
         world.phase("Idle", "").await?;
         world.event("RollFinished", "").await?;
         assert_eq!(world.metric("roll_paused").await?, 0.0);
+        let counted = format!("instances: {AGENTS}, ready {AGENTS}, connected {AGENTS}");
+        world.says(0, &[], 0, &["roll: every proxy is as it shall be", &counted]).await?;
         world.only_first_ended(&before, 3);
         let seen = visitors.seen();
         tell("back", began.elapsed(), &seen);
