@@ -1,22 +1,11 @@
-//! A small HTTP server for whoever watches the operator: /livez, /readyz, /metrics, /proxies and /status.
+//! The pages for whoever watches the operator: /livez, /readyz, /metrics, /proxies and /status.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
+use admin_page::{Answer, Asked, json_text, open_metrics, text};
 use board::{STATUS_PATH, Selection};
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::StatusCode;
 use tokio::net::TcpListener;
-
-const HEADER_TIME_LIMIT: Duration = Duration::from_secs(5);
-/// Connections served at once.
-const CONNECTIONS: usize = 32;
 
 /// What there is to see.
 pub trait Sight: Send + Sync + 'static {
@@ -32,60 +21,23 @@ pub trait Sight: Send + Sync + 'static {
 
 /// Serves for ever.
 pub async fn serve(listener: TcpListener, sight: Arc<dyn Sight>) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the admin listener cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let sight = Arc::clone(&sight);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&request, &*sight);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let _ = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIME_LIMIT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            drop(slot);
-        });
-    }
+    admin_page::serve(listener, move |asked| answer(asked, &*sight)).await;
 }
 
-fn answer(request: &Request<Incoming>, sight: &dyn Sight) -> Response<Full<Bytes>> {
-    let of_type = |status: StatusCode, kind: &'static str, text: String| {
-        let mut response = Response::new(Full::new(Bytes::from(text)));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        response
-    };
-    let text = |status, text| of_type(status, "text/plain; charset=utf-8", text);
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
-    }
-    match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "ok\n".into()),
+fn answer(asked: Asked<'_>, sight: &dyn Sight) -> Answer {
+    match asked.path {
+        "/livez" => text(StatusCode::OK, "ok\n"),
         "/readyz" => match sight.readiness() {
             (true, why) => text(StatusCode::OK, why + "\n"),
             (false, why) => text(StatusCode::SERVICE_UNAVAILABLE, why + "\n"),
         },
-        "/metrics" => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            of_type(StatusCode::OK, kind, sight.metrics())
-        }
-        "/proxies" => of_type(StatusCode::OK, "application/json", sight.proxies()),
-        STATUS_PATH => match Selection::read(request.uri().query().unwrap_or_default()) {
-            Ok(selection) => of_type(StatusCode::OK, "application/json", sight.status(&selection)),
+        "/metrics" => open_metrics(sight.metrics()),
+        "/proxies" => json_text(sight.proxies()),
+        STATUS_PATH => match Selection::read(asked.query) {
+            Ok(selection) => json_text(sight.status(&selection)),
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics, /proxies or /status\n".into()),
+        _ => text(StatusCode::NOT_FOUND, "/livez, /readyz, /metrics, /proxies or /status\n"),
     }
 }
 

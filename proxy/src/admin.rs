@@ -2,7 +2,6 @@
 //! and a runtime of its own, so that it answers also while the data threads are busy.
 
 use std::{
-    convert::Infallible,
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -10,25 +9,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use admin_page::{Answer, Asked, json, json_text, open_metrics, text};
+use http::StatusCode;
 use serde::Serialize;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, oneshot},
-};
+use tokio::{net::TcpListener, sync::oneshot};
 
-use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::metrics::Metrics;
 
-/// Connections served at once; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
-/// How long one connection may last.
-const CONNECTION_TIME: Duration = Duration::from_mins(1);
-/// How long a request's head may take.
-const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Tunnels on a page unless asked otherwise, and at most.
 const PAGE: (usize, usize) = (100, 1000);
 
@@ -190,75 +177,33 @@ impl Drop for AdminServer {
 
 /// Serves the admin pages on `listener`, for ever.
 pub async fn serve(listener: TcpListener, view: Arc<dyn AdminView>, metrics: Arc<Metrics>) {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (view, metrics) = (Arc::clone(&view), Arc::clone(&metrics));
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    let _ = tokio::time::timeout(CONNECTION_TIME, connection(stream, view, metrics)).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(target: "latchkey::admin", %error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    admin_page::serve(listener, move |asked| answer(asked, &*view, &metrics)).await;
 }
 
-async fn connection(stream: TcpStream, view: Arc<dyn AdminView>, metrics: Arc<Metrics>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri(), &*view, &metrics);
-        async move { Ok::<_, Infallible>(response) }
-    });
-    let result = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = result {
-        tracing::debug!(target: "latchkey::admin", %error, "connection ended");
-    }
-}
-
-fn answer(
-    method: &Method,
-    uri: &http::Uri,
-    view: &dyn AdminView,
-    metrics: &Metrics,
-) -> Response<Full<Bytes>> {
-    if method != Method::GET && method != Method::HEAD {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n");
-        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    match uri.path() {
+fn answer(asked: Asked<'_>, view: &dyn AdminView, metrics: &Metrics) -> Answer {
+    match asked.path {
         "/livez" => text(StatusCode::OK, "ok\n"),
         "/readyz" => readiness(&view.ready()),
         "/metrics" => {
             view.before_scrape(metrics);
             match metrics.render() {
-                Ok(body) => respond(StatusCode::OK, CONTENT_TYPE, body),
+                Ok(body) => open_metrics(body),
                 Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
             }
         }
-        "/tunnels" => match page(uri.query()) {
+        "/tunnels" => match page(asked.query) {
             Ok((after, limit)) => tunnels(view, after.as_deref(), limit),
             Err(message) => text(StatusCode::BAD_REQUEST, message),
         },
         "/" => text(StatusCode::OK, "latchkey-proxy admin: /livez /readyz /metrics /tunnels?limit=&after=\n"),
         path => match view.page(path) {
-            Some(body) => respond(StatusCode::OK, "application/json", body),
+            Some(body) => json_text(body),
             None => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
         },
     }
 }
 
-fn readiness(readiness: &Readiness) -> Response<Full<Bytes>> {
+fn readiness(readiness: &Readiness) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
         ready: bool,
@@ -269,7 +214,7 @@ fn readiness(readiness: &Readiness) -> Response<Full<Bytes>> {
     json(status, &Body { ready, conditions: &readiness.conditions })
 }
 
-fn tunnels(view: &dyn AdminView, after: Option<&str>, limit: usize) -> Response<Full<Bytes>> {
+fn tunnels(view: &dyn AdminView, after: Option<&str>, limit: usize) -> Answer {
     #[derive(Serialize)]
     struct Body {
         tunnels: Vec<TunnelRow>,
@@ -285,9 +230,9 @@ fn tunnels(view: &dyn AdminView, after: Option<&str>, limit: usize) -> Response<
 }
 
 /// Reads `?limit=&after=`.
-fn page(query: Option<&str>) -> Result<(Option<String>, usize), &'static str> {
+fn page(query: &str) -> Result<(Option<String>, usize), &'static str> {
     let (mut after, mut limit) = (None, PAGE.0);
-    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some(("limit", value)) => {
                 limit = value
@@ -319,25 +264,6 @@ fn percent_decoded(text: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok()
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
-    match serde_json::to_vec(body) {
-        Ok(body) => respond(status, "application/json", body),
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the answer cannot be written\n"),
-    }
-}
-
-fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    respond(status, "text/plain; charset=utf-8", body)
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    response
 }
 
 #[cfg(test)]
