@@ -24,6 +24,7 @@ pub mod publish;
 pub mod reconcile;
 pub mod released;
 pub mod settings;
+mod shallow;
 mod sight;
 mod status_board;
 mod trouble;

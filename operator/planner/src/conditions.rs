@@ -24,7 +24,7 @@ use route_table::{Fingerprint, Route};
 
 use crate::inventory::Applied;
 use crate::outcome::Outcome;
-use crate::text::listed;
+use crate::text::{listed, shortened};
 use crate::wish::Wish;
 
 pub(crate) const READY: &str = "Ready";
@@ -38,6 +38,9 @@ pub(crate) const STALLED: &str = "Stalled";
 
 /// Most things that one sentence lists.
 const MOST_LISTED: usize = 8;
+
+/// Longest message of a condition, in characters: the definition of the resource takes no longer one.
+const MAX_MESSAGE: usize = 32_768;
 
 /// What is known of one thing: the part of a condition that does not depend on time.
 #[derive(Debug, Clone)]
@@ -67,6 +70,8 @@ pub(crate) struct Dated<'a> {
 impl Dated<'_> {
     pub(crate) fn condition(&self, kind: &'static str, finding: Finding) -> Condition {
         let Finding { truth, reason, message } = finding;
+        let message =
+            if message.len() > MAX_MESSAGE { shortened(&message, MAX_MESSAGE).into() } else { message };
         let before = self.before.iter().find(|before| before.kind == kind && before.status == truth);
         Condition {
             kind: Cow::Borrowed(kind),

@@ -10,6 +10,10 @@ use serde_json::Value;
 use crate::Timestamp;
 use crate::check::{Checked, Problem};
 
+/// Most characters of what is wrong that are kept. An object may be wrong at any length, and is told so in its own status:
+/// with a megabyte quoted there it would be larger than can be stored.
+const MAX_TOLD: usize = 512;
+
 /// A kind of object: what it is made of.
 pub trait Parts {
     /// What somebody wants.
@@ -128,11 +132,16 @@ impl Unreadable {
 
     /// An object whose spec makes no sense.
     pub fn new(about: About, spec: &Value, status: Option<Value>, problem: Problem) -> Self {
-        let Problem { path, problem } = problem;
+        let (path, problem) = (shortened(problem.path), shortened(problem.problem));
         let enabled = spec.get("enabled").and_then(Value::as_bool);
         let installation = spec.get("installation").and_then(Value::as_str).map(str::to_owned);
         Self { about, path, problem, enabled, installation, status }
     }
+}
+
+fn shortened(text: String) -> String {
+    // No text has more characters than bytes.
+    if text.len() <= MAX_TOLD { text } else { text.chars().take(MAX_TOLD).chain("...".chars()).collect() }
 }
 
 impl<T: Parts> Observed<T> {

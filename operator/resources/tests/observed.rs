@@ -137,6 +137,19 @@ fn metadata_of_an_unreadable_object_is_kept() {
 }
 
 #[test]
+fn what_is_wrong_at_length_is_told_briefly() {
+    for spec in [json!({"hostname": "\u{e9}".repeat(1_000_000)}), json!({"tunnels": "many ".repeat(100_000)})]
+    {
+        let nonsense = unreadable(instance(&spec));
+        assert!(
+            nonsense.problem.chars().count() <= 515 && nonsense.problem.ends_with("..."),
+            "{}",
+            nonsense.problem
+        );
+    }
+}
+
+#[test]
 fn without_a_name_there_is_nothing_to_speak_of() {
     let mut value = instance(&json!({"tunnels": 0}));
     value["metadata"] = json!({"namespace": "homes"});

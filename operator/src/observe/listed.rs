@@ -9,10 +9,10 @@ use kube::Resource;
 use resources::{About, Annotations, GROUP, Observed, Parts, RemoteInstance, Timestamp, VersionBlock};
 use route_table::InstanceId;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 use super::digest::Said;
 use super::sharing::Shareable;
+use crate::shallow::Shallow;
 
 /// A kind of object that is observed.
 pub(super) trait Kind:
@@ -83,8 +83,8 @@ fn revision(metadata: &ObjectMeta) -> u64 {
 struct Written {
     metadata: Metadata,
     #[serde(default)]
-    spec: Value,
-    status: Option<Value>,
+    spec: Shallow,
+    status: Option<Shallow>,
 }
 
 #[derive(Deserialize)]
@@ -117,7 +117,7 @@ impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
         let annotations =
             annotations.retain(|name| name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/')));
         let about = About { uid, generation, created, annotations };
-        let mut object = Observed::<T>::of(about, &spec, status);
+        let mut object = Observed::<T>::of(about, &spec.0, status.map(|status| status.0));
         let status = match &mut object {
             Observed::Readable(object) => object.status.take().map(|status| *status),
             Observed::Unreadable(nonsense) => {
@@ -162,7 +162,7 @@ impl<T: Kind> Resource for Listed<T> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -209,6 +209,20 @@ pub(super) mod tests {
         assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
         let Observed::Unreadable(nonsense) = listed.object else { panic!("readable") };
         assert_eq!((nonsense.path.as_str(), nonsense.status), ("spec.tunnels", None));
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_nonsense_and_no_end_of_the_watch() {
+        let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+        let text =
+            instance("lake", 7, &json!({"enabled": true, "hostname": "DEEP"}), &json!({"url": "https://a"}));
+        let text = text.to_string().replace(r#""DEEP""#, &deep);
+        let event = format!(r#"{{"type": "ADDED", "object": {text}}}"#);
+        let event: kube::api::WatchEvent<Listed<RemoteInstance>> = serde_json::from_str(&event).unwrap();
+        let kube::api::WatchEvent::Added(listed) = event else { panic!("{event:?}") };
+        let Observed::Unreadable(nonsense) = listed.object else { panic!("readable") };
+        assert_eq!((nonsense.path.as_str(), nonsense.enabled), ("spec.hostname", Some(true)));
+        assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
     }
 
     #[test]

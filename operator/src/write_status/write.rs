@@ -9,6 +9,7 @@
 //! not take it away later. So where the answer to an apply says more than was applied, and nobody else owns any of the
 //! status, the patch follows. What somebody else added to a status stays.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, header};
@@ -20,12 +21,13 @@ use planner::Subject;
 use resources::{API_VERSION, RemoteInstanceStatus, VersionBlockStatus};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::outbox::{Landing, Letter, Status};
 use crate::names::STATUS_MANAGER;
 use crate::observe::{Said, Told};
+use crate::shallow::Shallow;
 use crate::trouble::kind;
 
 /// Whom the API server writes down as the owner of everything that had none when the first apply came.
@@ -180,7 +182,7 @@ fn judge<S: Said + DeserializeOwned>(code: StatusCode, body: &[u8]) -> (Outcome,
     match code {
         StatusCode::OK | StatusCode::CREATED => match serde_json::from_slice::<Stored>(body) {
             Ok(Stored { metadata, status }) => {
-                let digest = S::deserialize(status).ok().map(|status| status.digest());
+                let digest = S::deserialize(status.0).ok().map(|status| status.digest());
                 let revision = metadata.resource_version.parse().unwrap_or_default();
                 let alone = metadata.managed_fields.iter().all(Manager::leaves_status_alone);
                 (Outcome::of(Landing::Written(Told { digest, revision })), alone)
@@ -203,7 +205,7 @@ fn judge<S: Said + DeserializeOwned>(code: StatusCode, body: &[u8]) -> (Outcome,
 struct Stored {
     metadata: StoredMetadata,
     #[serde(default)]
-    status: Value,
+    status: Shallow,
 }
 
 #[derive(Deserialize, Default)]
@@ -217,7 +219,8 @@ struct StoredMetadata {
 #[serde(rename_all = "camelCase", default)]
 struct Manager {
     manager: String,
-    fields_v1: Map<String, Value>,
+    /// What it owns, of which only the uppermost names count.
+    fields_v1: BTreeMap<String, Shallow>,
 }
 
 impl Manager {
@@ -271,6 +274,19 @@ mod tests {
         assert!(alone("kubectl", "f:spec") && alone(STATUS_MANAGER, "f:status"));
         assert!(alone(BEFORE_FIRST_APPLY, "f:status"));
         assert!(!alone("kubectl", "f:status"));
+    }
+
+    #[test]
+    fn an_answer_about_what_is_nested_without_end_is_read() {
+        let nested = |open: &str, close: &str| format!("{}1{}", open.repeat(1_000), close.repeat(1_000));
+        let object = format!(
+            r#"{{"metadata": {{"resourceVersion": "5", "managedFields": [{{"manager": "kubectl", "fieldsV1": {{"f:spec": {}}}}}]}},
+                "spec": {}, "status": {{"url": {}}}}}"#,
+            nested(r#"{"f:a":"#, "}"),
+            nested("[", "]"),
+            nested("[", "]"),
+        );
+        assert_eq!(landing(200, &object), Landing::Written(Told { digest: None, revision: 5 }));
     }
 
     #[test]
