@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     admin::AdminServer,
+    clock,
     fernet_keys::KeyFileError,
     listen::listen,
     logging::{self, LoggingError},
@@ -68,6 +69,7 @@ pub fn complain(error: &AppError) {
 /// Runs the proxy until it is told to end.
 pub fn run(settings: Settings) -> Result<(), AppError> {
     logging::init(settings.log_format)?;
+    clock::set_from(std::env::var_os(clock::OFFSET_VARIABLE).as_deref()).map_err(AppError::Setting)?;
     let most = byte_relay::descriptors::take_all();
     tracing::debug!(most, "file descriptors");
     if !settings.has_a_source() {

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod clock;
 pub mod door;
 pub mod drain;
 pub mod fernet_keys;

@@ -7,7 +7,6 @@
 use std::{
     fmt,
     sync::{Arc, atomic::AtomicU64},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -247,7 +246,7 @@ impl Metrics {
 }
 
 pub(crate) fn unix_now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    crate::clock::unix().as_secs_f64()
 }
 
 fn with_help<M>(registry: &mut Registry, name: &str, help: &str) -> M

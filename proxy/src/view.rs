@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::operator_link::LinkView;
 use crate::{
     admin::{AdminView, Condition, Readiness, TunnelRow},
+    clock,
     door::Door,
     metrics::Metrics,
     routes::FileState,
@@ -65,7 +66,7 @@ impl AdminView for View {
                 || format!("revision {}, {} routes", state.revision, state.routes),
                 |problem| format!("the last good table serves: {}", problem.message),
             );
-            let age = state.loaded_at.elapsed().unwrap_or_default();
+            let age = clock::since(state.loaded_at);
             conditions.push(Condition::new("routes", true).with_message(message).with_age(age));
         }
         #[cfg(feature = "operator")]

@@ -46,6 +46,7 @@ use self::{
 };
 use crate::{
     admin::Condition,
+    clock,
     door::Door,
     metrics::UpdateResult,
     routes::Live,
@@ -221,7 +222,7 @@ impl Shared {
     /// A table is in force.
     fn applied(&self, position: Position) {
         let routes = self.table.live().look(route_table::RouteTable::len);
-        self.state.in_force(position, routes, Some(SystemTime::now()));
+        self.state.in_force(position, routes, Some(clock::now()));
         self.state.metrics.updates.inc(UpdateResult::Applied);
         self.door.metrics.routes_error.set(0);
         tracing::debug!(target: "latchkey::operator", %position, routes, "a table is in force");

@@ -12,6 +12,7 @@ use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use super::leaders::CallId;
 use crate::{
     admin::Condition,
+    clock,
     metrics::{ByLabel, Metrics, Seconds, UpdateResult, unix_now},
 };
 
@@ -85,7 +86,7 @@ impl LinkState {
     pub(super) fn new(metrics: LinkMetrics) -> Self {
         let known = Known {
             leader: None,
-            since: SystemTime::now(),
+            since: clock::now(),
             position: None,
             routes: 0,
             applied: None,
@@ -102,7 +103,7 @@ impl LinkState {
     pub(super) fn attached(&self, call: CallId, address: SocketAddr, term: u64, version: String) {
         let mut known = self.lock();
         if known.leader.is_none() {
-            known.since = SystemTime::now();
+            known.since = clock::now();
         }
         known.leader = Some(Leader { call, address, term, version });
         self.metrics.connected.set(1);
@@ -113,7 +114,7 @@ impl LinkState {
         let mut known = self.lock();
         if known.leader.as_ref().is_some_and(|leader| leader.call == call) {
             known.leader = None;
-            known.since = SystemTime::now();
+            known.since = clock::now();
             self.metrics.connected.set(0);
         }
     }
@@ -157,7 +158,7 @@ impl LinkState {
                 let message = format!("position {position}, {} routes{source}{refused}", known.routes);
                 let table = Condition::new("routes", true).with_message(message);
                 match known.applied {
-                    Some(applied) => table.with_age(applied.elapsed().unwrap_or_default()),
+                    Some(applied) => table.with_age(clock::since(applied)),
                     None => table,
                 }
             }
@@ -171,7 +172,7 @@ impl LinkState {
                 )
             },
         );
-        let since = known.since.elapsed().unwrap_or_default();
+        let since = clock::since(known.since);
         [table, Condition::new("operator", true).with_message(message).with_age(since)]
     }
 }

@@ -17,6 +17,8 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
+use crate::clock::CertificateTime;
+
 /// The largest file that is read.
 const MAX_PEM_BYTES: u64 = 256 * 1024;
 
@@ -70,7 +72,8 @@ impl LinkTls {
                 .add(authority)
                 .map_err(|error| wrong("trust.crt", format!("an authority cannot be read: {error}")))?;
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_details(provider, Arc::new(CertificateTime))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| wrong("trust.crt", error.to_string()))?
             .with_root_certificates(roots)

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::facts::{Book, OpenTunnels};
 use crate::{
+    clock,
     session_api::{CertificateFacts, Report, Reports},
     tunnels::registry::{Instance, Registry},
 };
@@ -100,5 +101,5 @@ fn unix(time: SystemTime) -> i64 {
 }
 
 fn unix_now() -> i64 {
-    unix(SystemTime::now())
+    unix(clock::now())
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::live::{Live, LiveRoutes};
+use crate::clock;
 
 /// The name Kubernetes swaps to put new contents of a volume in place all at once.
 const KUBERNETES_DATA: &str = "..data";
@@ -117,7 +118,7 @@ impl RoutesFile {
         let (state, state_receiver) = watch::channel(FileState {
             revision: table.revision,
             routes: table.len(),
-            loaded_at: SystemTime::now(),
+            loaded_at: clock::now(),
             last_error: None,
         });
         tracing::info!(path = %path.display(), revision = table.revision, routes = table.len(), "routes are in force");
@@ -309,12 +310,7 @@ impl Watched {
     fn put_in_force(&self, table: RouteTable) {
         let (revision, routes) = (table.revision, table.len());
         self.live.publish(table);
-        self.state.send_replace(FileState {
-            revision,
-            routes,
-            loaded_at: SystemTime::now(),
-            last_error: None,
-        });
+        self.state.send_replace(FileState { revision, routes, loaded_at: clock::now(), last_error: None });
         tracing::info!(path = %self.path.display(), revision, routes, "routes are in force");
     }
 
@@ -323,7 +319,7 @@ impl Watched {
         let known = self.state.borrow().last_error.as_ref().is_some_and(|known| known.message == message);
         if !known {
             tracing::warn!(%error, "the last good routes stay in force");
-            let problem = FileProblem { at: SystemTime::now(), message };
+            let problem = FileProblem { at: clock::now(), message };
             self.state.send_modify(|state| state.last_error = Some(problem));
         }
     }

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -38,6 +38,7 @@ use super::{
     problem::whole_seconds, session::SessionReply,
 };
 use crate::{
+    clock,
     fernet_keys::FernetKeyRing,
     metrics::{Answer, Held, Metrics, RefusalReason},
 };
@@ -551,7 +552,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
 }
 
 fn now_unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    clock::unix().as_secs()
 }
 
 /// The thread's generator, seeded by the system.

@@ -4,7 +4,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -27,6 +27,8 @@ use rustls::{
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
+
+use crate::clock;
 
 /// How often the folder is looked at, and our own certificate for its age.
 pub const IDENTITY_WATCH_EVERY: Duration = Duration::from_secs(10);
@@ -363,7 +365,7 @@ fn set_life(params: &mut CertificateParams, now: u64, life: Duration) {
 }
 
 fn now_unix() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    clock::unix().as_secs()
 }
 
 /// Reads a file; `None` when there is none.

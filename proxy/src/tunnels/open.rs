@@ -4,7 +4,7 @@ use std::{
     io,
     net::{SocketAddr, TcpStream as StdTcpStream},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use arc_swap::ArcSwapOption;
@@ -30,6 +30,7 @@ use super::{
     registry::{Claim, Instance, Session, Tunnel},
 };
 use crate::{
+    clock,
     door::Door,
     logging::{TunnelEndLine, log_tunnel_end},
     metrics::{TunnelEndReason, TunnelOpenResult},
@@ -178,7 +179,7 @@ async fn open(
         reported: grant.reported,
         protocol: token.protocol_version,
         cipher: token.cipher,
-        opened: SystemTime::now(),
+        opened: clock::now(),
         address: newcomer.address,
         revoked: std::sync::OnceLock::new(),
         allowed_by: ArcSwapOption::empty(),
@@ -208,7 +209,7 @@ async fn read_token(
     deadline: tokio::time::Instant,
 ) -> Result<Token, Failure> {
     loop {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = clock::unix().as_secs_f64();
         match Token::open(&door.keys.current(), &bytes, now) {
             Ok(token) => return Ok(token),
             Err(error) if error.more_bytes_may_help() && bytes.len() <= MAX_TOKEN_LEN => {
@@ -335,7 +336,7 @@ async fn run(
         instance: session.holds.first().map_or("", |name| name),
         session: won.first().map_or(0, |(_, number)| *number),
         agent: Some(session.address.ip()),
-        lived: session.opened.elapsed().unwrap_or(Duration::ZERO),
+        lived: clock::since(session.opened),
         channels: counts.channels,
         bytes_in: facts.to_peer,
         bytes_out: facts.from_peer,
@@ -386,7 +387,7 @@ mod tests {
             reported: None,
             protocol: ProtocolVersion::V2,
             cipher: CipherKind::AesGcmSiv,
-            opened: SystemTime::now(),
+            opened: clock::now(),
         };
         let lake = |table: &RouteTable| table.by_id("homes/lake").unwrap().clone();
         assert!(!is_allowed_by(&session, &lake(&table)), "nobody has looked yet");
