@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -35,7 +36,7 @@ pub struct ControlPlane {
     tools: PathBuf,
     // Dropped in this order: first who asks the servers, then the servers, then what they wrote.
     controllers: OnceCell<Process>,
-    servers: Option<Servers>,
+    servers: Option<Mutex<Servers>>,
     folder: Folder,
 }
 
@@ -45,10 +46,48 @@ impl std::fmt::Debug for ControlPlane {
     }
 }
 
+/// A server of a control plane that can be killed, and started again with what it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// Where everything is kept.
+    Etcd,
+    /// What everybody asks.
+    ApiServer,
+}
+
 #[derive(Debug)]
 struct Servers {
     api_server: Process,
     etcd: Process,
+    /// Where etcd keeps what it keeps.
+    state: PathBuf,
+    ports: Ports,
+    /// Further arguments of the API server.
+    more: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    /// etcd's, for who asks.
+    clients: u16,
+    /// etcd's, for others of its kind.
+    peers: u16,
+    /// The API server's.
+    https: u16,
+}
+
+impl Servers {
+    fn check(&mut self) -> Result<(), ClusterError> {
+        self.etcd.check()?;
+        self.api_server.check()
+    }
+
+    fn process(&mut self, which: Server) -> &mut Process {
+        match which {
+            Server::Etcd => &mut self.etcd,
+            Server::ApiServer => &mut self.api_server,
+        }
+    }
 }
 
 impl ControlPlane {
@@ -119,6 +158,34 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Are the servers ours, so that they may be killed?
+    pub fn is_ours(&self) -> bool {
+        self.servers.is_some()
+    }
+
+    /// Ends a server at once, as `kill -9` does.
+    pub fn kill(&self, which: Server) -> Result<(), ClusterError> {
+        lock(self.ours()?).process(which).kill()
+    }
+
+    /// Starts a server that was killed, with the data and the ports it had, and waits until all is ready again.
+    pub async fn start_again(&self, which: Server) -> Result<(), ClusterError> {
+        let servers = self.ours()?;
+        {
+            let mut servers = lock(servers);
+            let (state, ports, more) = (servers.state.clone(), servers.ports, servers.more.clone());
+            *servers.process(which) = match which {
+                Server::Etcd => start_etcd(&self.tools, self.folder.path(), &state, ports)?,
+                Server::ApiServer => start_api_server(&self.tools, self.folder.path(), ports, &more)?,
+            };
+        }
+        wait_until_ready(&self.client, servers).await
+    }
+
+    fn ours(&self) -> Result<&Mutex<Servers>, ClusterError> {
+        self.servers.as_ref().ok_or(ClusterError::NotOurs)
+    }
+
     /// What `kubectl --kubeconfig` wants.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
@@ -150,34 +217,47 @@ async fn start_servers(
     folder: &Path,
     kubeconfig: &Path,
     more: &[String],
-) -> Result<(Servers, Client), ClusterError> {
+) -> Result<(Mutex<Servers>, Client), ClusterError> {
     let [clients, peers, https] = free_ports()?;
+    let ports = Ports { clients, peers, https };
     let state = tempfile::Builder::new()
         .prefix("etcd-")
         .tempdir_in(folder)
         .map_err(ClusterError::io("etcd's folder"))?;
     // The folder around it goes in the end; a server that failed and is tried again must not find this one.
-    let etcd = Process::start(
-        "etcd",
-        &tools.join("etcd"),
-        &etcd_arguments(&state.keep(), clients, peers),
-        folder.join("etcd.log"),
-    )?;
-    let api_server = Process::start(
-        "kube-apiserver",
-        &tools.join("kube-apiserver"),
-        &[&api_server_arguments(folder, clients, https), more].concat(),
-        folder.join("kube-apiserver.log"),
-    )?;
-    let mut servers = Servers { api_server, etcd };
+    let state = state.keep();
+    let etcd = start_etcd(tools, folder, &state, ports)?;
+    let api_server = start_api_server(tools, folder, ports, more)?;
+    let servers = Mutex::new(Servers { api_server, etcd, state, ports, more: more.to_vec() });
     write_kubeconfig(folder, kubeconfig, https)?;
     let client = connect(kubeconfig).await?;
-    wait_until_ready(&client, &mut servers).await?;
+    wait_until_ready(&client, &servers).await?;
     Ok((servers, client))
 }
 
-fn etcd_arguments(state: &Path, clients: u16, peers: u16) -> Vec<String> {
-    let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
+fn start_etcd(tools: &Path, folder: &Path, state: &Path, ports: Ports) -> Result<Process, ClusterError> {
+    let arguments = etcd_arguments(state, ports);
+    Process::start("etcd", &tools.join("etcd"), &arguments, folder.join("etcd.log"))
+}
+
+fn start_api_server(
+    tools: &Path,
+    folder: &Path,
+    ports: Ports,
+    more: &[String],
+) -> Result<Process, ClusterError> {
+    let arguments = [&api_server_arguments(folder, ports.clients, ports.https), more].concat();
+    let log = folder.join("kube-apiserver.log");
+    Process::start("kube-apiserver", &tools.join("kube-apiserver"), &arguments, log)
+}
+
+fn lock(servers: &Mutex<Servers>) -> MutexGuard<'_, Servers> {
+    servers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn etcd_arguments(state: &Path, ports: Ports) -> Vec<String> {
+    let (clients, peers) =
+        (format!("http://127.0.0.1:{}", ports.clients), format!("http://127.0.0.1:{}", ports.peers));
     vec![
         format!("--data-dir={}", state.display()),
         format!("--listen-client-urls={clients}"),
@@ -268,16 +348,15 @@ async fn config(kubeconfig: &Path) -> Result<Config, ClusterError> {
     Ok(config)
 }
 
-async fn wait_until_ready(client: &Client, servers: &mut Servers) -> Result<(), ClusterError> {
+async fn wait_until_ready(client: &Client, servers: &Mutex<Servers>) -> Result<(), ClusterError> {
     let began = Instant::now();
     loop {
         let request = http::Request::get("/readyz").body(Vec::new());
         let request = request.map_err(|error| ClusterError::Answer(error.to_string()))?;
         let Err(seen) = client.request_text(request).await else { return Ok(()) };
-        servers.etcd.check()?;
-        servers.api_server.check()?;
+        lock(servers).check()?;
         if began.elapsed() > READY_WITHIN {
-            return Err(servers.api_server.error(format!("was not ready in time: {seen}")));
+            return Err(lock(servers).api_server.error(format!("was not ready in time: {seen}")));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -37,6 +37,9 @@ pub enum ClusterError {
     /// The API server said no, or nothing.
     #[error(transparent)]
     Kube(#[from] kube::Error),
+    /// A server is to be killed that the tests did not start.
+    #[error("the control plane is not ours: it was given by its kubeconfig")]
+    NotOurs,
     /// Something else than was waited for.
     #[error("{what} did not come within {seconds} s; last seen: {seen}")]
     TimedOut {

@@ -37,7 +37,7 @@ mod suite;
 mod tools;
 
 pub use audit::Asked;
-pub use control_plane::{CONTROLLERS, ControlPlane};
+pub use control_plane::{CONTROLLERS, ControlPlane, Server};
 pub use error::ClusterError;
 pub use exchange::Answer;
 pub use kubectl::Output;

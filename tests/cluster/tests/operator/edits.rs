@@ -6,7 +6,7 @@ use latchkey_cluster_tests::{Suite, TestError};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::support::{Installation, PATIENCE, get};
+use crate::support::{Installation, PATIENCE};
 
 /// Edits, one after another.
 const EDITS: u32 = 200;
@@ -21,15 +21,7 @@ async fn soon(suite: Suite) -> Result<(), TestError> {
     let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("edits", async |namespace| {
-            let mut here = Installation::begin(namespace).await?;
-            here.start_operator(0)?;
-            here.operator_ready(0).await?;
-            for which in 0..3 {
-                here.start_proxy(which).await?;
-            }
-            for which in 0..3 {
-                here.proxy_ready(which).await?;
-            }
+            let here = Installation::with(namespace, 1, 3).await?;
             let lake = |connections: u32| {
                 json!({
                     "kind": "RemoteInstance",
@@ -74,11 +66,8 @@ fn print(text: &str) {
 /// The revision that each proxy has in force.
 async fn revisions(here: &Installation<'_, '_>) -> Result<Vec<u64>, TestError> {
     let mut revisions = Vec::new();
-    for proxy in here.proxies.values() {
-        let (_, metrics) = get(proxy.admin, "/metrics").await?;
-        let line = metrics.lines().find(|line| line.starts_with("latchkey_proxy_route_table_revision "));
-        let value = line.and_then(|line| line.split(' ').nth(1)).ok_or("no revision among the metrics")?;
-        revisions.push(value.parse()?);
+    for proxy in here.proxies.keys() {
+        revisions.push(here.revision(*proxy).await?);
     }
     Ok(revisions)
 }

@@ -26,15 +26,7 @@ async fn whole(suite: Suite) -> Result<(), TestError> {
     let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("journey", async |namespace| {
-            let mut here = Installation::begin(namespace).await?;
-            here.start_operator(0)?;
-            here.operator_ready(0).await?;
-            for which in 0..3 {
-                here.start_proxy(which).await?;
-            }
-            for which in 0..3 {
-                here.proxy_ready(which).await?;
-            }
+            let mut here = Installation::with(namespace, 1, 3).await?;
             here.apply(&lake()).await?;
             let object = here.condition("lake", "Ready", "True").await?;
             assert_eq!(object["status"]["url"], format!("https://lake-house.{DOMAIN}"));
@@ -89,11 +81,7 @@ async fn block(suite: Suite) -> Result<(), TestError> {
     let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("blocked", async |namespace| {
-            let mut here = Installation::begin(namespace).await?;
-            here.start_operator(0)?;
-            here.operator_ready(0).await?;
-            here.start_proxy(0).await?;
-            here.proxy_ready(0).await?;
+            let mut here = Installation::with(namespace, 1, 1).await?;
             // A product of its own, since blocks are for the whole cluster.
             let product = format!("device-{}", namespace.name());
             let mut lake = lake();

@@ -8,9 +8,11 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod cable;
 mod domains;
 mod edits;
 mod faults;
+mod front;
 mod joining;
 mod journey;
 mod keys;

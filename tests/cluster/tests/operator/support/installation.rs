@@ -20,6 +20,9 @@ use super::{Visitor, WebServer, eventually};
 /// Names end with it; nobody asks DNS for them.
 pub(crate) const DOMAIN: &str = "ui.example.com";
 
+/// What shifts a proxy's clock (`proxy/src/clock.rs`).
+const CLOCK_VARIABLE: &str = "LATCHKEY_TEST_CLOCK_OFFSET";
+
 /// A replica of the operator.
 pub(crate) struct Operator {
     pub(crate) process: Process,
@@ -50,6 +53,12 @@ pub(crate) struct Installation<'a, 'b> {
     pub(crate) proxies: BTreeMap<usize, Proxy>,
     pub(crate) agents: BTreeMap<String, Agent>,
     ports: BTreeMap<usize, u16>,
+    /// Where proxies look for operators, where that is not where they listen.
+    ways: Option<Vec<SocketAddr>>,
+    /// By how many seconds the clocks of proxies are off.
+    clocks: BTreeMap<usize, i64>,
+    /// For how many seconds a leader leads without a word: few, so that tests need not wait for the next one.
+    pub(crate) lease: u32,
     /// Who operators are, and what they find the API server by.
     pub(crate) account: Account,
     kubeconfig: PathBuf,
@@ -80,6 +89,9 @@ impl<'a, 'b> Installation<'a, 'b> {
             proxies: BTreeMap::new(),
             agents: BTreeMap::new(),
             ports: ports.into_iter().enumerate().collect(),
+            ways: None,
+            clocks: BTreeMap::new(),
+            lease: 5,
             account,
             kubeconfig,
             keeps_workload: false,
@@ -144,6 +156,21 @@ impl<'a, 'b> Installation<'a, 'b> {
         Ok(())
     }
 
+    /// Where an operator listens for proxies.
+    pub(crate) fn link(&self, which: usize) -> SocketAddr {
+        self.links[which]
+    }
+
+    /// Proxies that start from now on look for the operator here alone.
+    pub(crate) fn link_through(&mut self, way: SocketAddr) {
+        self.ways = Some(vec![way]);
+    }
+
+    /// When this proxy starts, its clock is off by so many seconds.
+    pub(crate) fn set_clock(&mut self, which: usize, seconds: i64) {
+        self.clocks.insert(which, seconds);
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -164,7 +191,7 @@ impl<'a, 'b> Installation<'a, 'b> {
             format!("--identity=operator-{which}"),
             format!("--link={link}"),
             format!("--admin={admin}"),
-            "--lease=5".to_owned(),
+            format!("--lease={}", self.lease),
             "--log=info".to_owned(),
         ];
         if !self.keeps_workload {
@@ -207,7 +234,8 @@ impl<'a, 'b> Installation<'a, 'b> {
         self.mount(&self.names.proxy_certificates(), &certificates).await?;
         let public = SocketAddr::from(([127, 0, 0, 1], self.ports[&which]));
         let admin = SocketAddr::from(([127, 0, 0, 1], free_ports::<1>()?[0]));
-        let links: Vec<String> = self.links.iter().map(ToString::to_string).collect();
+        let links: Vec<String> =
+            self.ways.as_ref().unwrap_or(&self.links).iter().map(ToString::to_string).collect();
         let arguments = [
             format!("--listen={public}"),
             format!("--admin={admin}"),
@@ -221,7 +249,11 @@ impl<'a, 'b> Installation<'a, 'b> {
             "--data-threads=1".to_owned(),
         ];
         let log = self.log("proxy");
-        let process = Process::start_with("proxy", &program("latchkey-proxy")?, &arguments, &[], log)?;
+        let clock =
+            self.clocks.get(&which).map(|seconds| (CLOCK_VARIABLE, PathBuf::from(seconds.to_string())));
+        let environment: Vec<_> = clock.into_iter().collect();
+        let process =
+            Process::start_with("proxy", &program("latchkey-proxy")?, &arguments, &environment, log)?;
         self.proxies.insert(which, Proxy { process, public, admin });
         Ok(())
     }

@@ -5,6 +5,7 @@ mod account;
 mod installation;
 mod instance;
 mod programs;
+mod setup;
 mod visitor;
 
 pub(crate) use account::{Account, Right, manifest, pairs, repository, rights};
@@ -23,14 +24,23 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Tries until it works, and says what was seen last when it never does.
 pub(crate) async fn eventually<T>(
     what: &str,
+    attempt: impl AsyncFnMut() -> Result<T, TestError>,
+) -> Result<T, TestError> {
+    within(PATIENCE, what, attempt).await
+}
+
+/// The same, with a time of one's own.
+pub(crate) async fn within<T>(
+    patience: Duration,
+    what: &str,
     mut attempt: impl AsyncFnMut() -> Result<T, TestError>,
 ) -> Result<T, TestError> {
     let began = Instant::now();
     loop {
         match attempt().await {
             Ok(done) => return Ok(done),
-            Err(error) if began.elapsed() > PATIENCE => {
-                return Err(format!("{what}: not within {} s: {error}", PATIENCE.as_secs()).into());
+            Err(error) if began.elapsed() > patience => {
+                return Err(format!("{what}: not within {} s: {error}", patience.as_secs()).into());
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
