@@ -119,7 +119,7 @@ async fn serve(settings: Settings, mut end: watch::Receiver<bool>) -> Result<(),
     };
     let eyes = Arc::new(Eyes::new(&overview, &publisher, whole));
     beside.spawn(admin::serve(listen(settings.admin).await?, eyes.clone()));
-    let observer = Arc::new(Observer::start(&client, &Scope::All));
+    let observer = Arc::new(Observer::start(&client, &Scope::All, &names.status_manager()));
     beside.spawn(keeping::tell_pods(pods.clone(), publisher.clone()));
     beside.spawn(keeping::tell_sync(observer.clone(), overview.clone()));
     // Nothing can be done without settings; whoever forgot them is told by /readyz and the log.

@@ -104,9 +104,8 @@ async fn begin(shared: Shared, term: u64) -> Result<Infallible, LeadError> {
     let resolver =
         domains::Settings { name_servers: settings.resolvers.clone(), ..domains::Settings::default() };
     let prover = Arc::new(Prover::start(resolver)?);
-    let mut writing = write_status::Settings::of(&settings.identity);
+    let mut writing = write_status::Settings::of(&settings.identity, names.status_manager());
     writing.writes_per_second = settings.status_writes;
-    writing.tells_blocks = planner_settings.borrow().spec.default;
     let statuses = Arc::new(StatusWriter::start(&client, writing));
     publisher.lead(term);
     let workload = (!settings.no_workload).then(|| {

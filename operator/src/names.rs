@@ -5,8 +5,8 @@ use std::fmt;
 
 /// Who writes: the field manager of every server-side apply.
 pub const FIELD_MANAGER: &str = "latchkey-operator";
-/// Who writes statuses. Another one than for the rest, so that neither takes the other's fields away.
-pub const STATUS_MANAGER: &str = "latchkey-operator-status";
+/// Who writes statuses, before the installation's name: see [`Names::status_manager`].
+pub const STATUS_MANAGERS: &str = "latchkey-operator-status/";
 /// Label with the installation's name, on everything that belongs to it.
 pub const INSTALLATION_LABEL: &str = "latchkey.dev/installation";
 /// Port of the operators' gRPC, which proxies dial.
@@ -65,6 +65,13 @@ impl Names {
     /// Headless `Service` of the operator's pods, which proxies dial. Installed with the operator.
     pub fn operator_service(&self) -> String {
         self.of("operator")
+    }
+
+    /// The field manager of statuses. Another one than for the rest, so that neither takes the other's fields away; and one
+    /// for each installation, so that one that serves an object no more takes back what is its own, and nothing that the
+    /// next one has told.
+    pub fn status_manager(&self) -> String {
+        format!("{STATUS_MANAGERS}{}", self.installation)
     }
 
     /// The proxies' `StatefulSet`, and everything that goes with it under the same name.

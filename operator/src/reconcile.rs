@@ -17,7 +17,7 @@ use crate::observe::{Objects, Observer, Statuses};
 use crate::overview::Overview;
 use crate::publish::Publisher;
 use crate::released::Released;
-use crate::write_status::StatusWriter;
+use crate::write_status::{Blocks, StatusWriter};
 
 /// A burst of changes is planned once it was quiet for this long.
 const QUIET: Duration = Duration::from_millis(10);
@@ -139,7 +139,7 @@ impl Reconciler {
         self.next_run = plan.next_run;
         self.seen = objects;
         let in_force = applied.revision.is_some_and(|applied| applied >= plan.revision);
-        self.tell(&plan, in_force);
+        self.tell(&plan, in_force, Blocks::of(&settings));
         self.show(&plan, planned_in);
     }
 
@@ -147,9 +147,14 @@ impl Reconciler {
     async fn plan(&mut self, inventory: Inventory, now: Timestamp) -> Option<Plan> {
         let previous = self.previous.take();
         // A leader begins with what the one before told.
-        let told = previous.is_none().then(|| self.parts.observer.take_statuses());
+        let told = previous.is_none().then(|| {
+            let mut told = self.parts.observer.take_statuses();
+            self.parts.statuses.adopt(std::mem::take(&mut told.ours));
+            told
+        });
         let made = tokio::task::spawn_blocking(move || {
-            let remember = |Statuses { instances, blocks }| Previous::remember(&inventory, instances, blocks);
+            let remember =
+                |Statuses { instances, blocks, .. }| Previous::remember(&inventory, instances, blocks);
             let previous = previous.or_else(|| told.map(remember)).unwrap_or_default();
             plan(&inventory, &previous, now)
         });
@@ -168,12 +173,12 @@ impl Reconciler {
     }
 
     /// Statuses follow routes: they wait until proxies have those, but not for ever.
-    fn tell(&mut self, plan: &Plan, in_force: bool) {
+    fn tell(&mut self, plan: &Plan, in_force: bool, blocks: Blocks) {
         let Some(published) = plan.published(plan.revision) else { return };
-        self.parts.statuses.tell(published, &self.seen);
+        self.parts.statuses.tell(published, &self.seen, blocks);
         let (since, patience) = *self.waiting.get_or_insert_with(|| (Instant::now(), PATIENCE));
         if in_force || since.elapsed() >= patience {
-            self.parts.statuses.offer(published, &self.seen);
+            self.parts.statuses.offer(published, &self.seen, blocks);
             if in_force {
                 self.waiting = None;
             } else {

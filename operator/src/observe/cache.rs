@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
+use planner::Subject;
 use resources::Observed;
 
 use super::digest::{Digest, Said};
@@ -37,6 +38,10 @@ pub(super) struct Set<T: Kind> {
     pub(super) told: OrdMap<T::Key, Told>,
     /// Whole statuses, until the first plan has taken them.
     statuses: Option<OrdMap<T::Key, Arc<T::Status>>>,
+    /// Those of which this installation told something, as long.
+    ours: OrdSet<T::Key>,
+    /// Its field manager.
+    manager: Arc<str>,
     /// What those have in common.
     sharing: Sharing,
 }
@@ -47,12 +52,24 @@ impl<T: Kind> Default for Set<T> {
             objects: OrdMap::new(),
             told: OrdMap::new(),
             statuses: Some(OrdMap::new()),
+            ours: OrdSet::new(),
+            manager: Arc::default(),
             sharing: Sharing::default(),
         }
     }
 }
 
 impl<T: Kind> Set<T> {
+    /// A set of an installation, by its field manager.
+    pub(super) fn of(manager: &Arc<str>) -> Self {
+        Self { manager: Arc::clone(manager), ..Self::default() }
+    }
+
+    /// The objects of whose statuses this installation told something; none once the statuses were taken.
+    pub(super) fn take_ours(&mut self) -> impl Iterator<Item = Subject> + use<T> {
+        std::mem::take(&mut self.ours).into_iter().map(T::subject)
+    }
+
     /// The whole statuses, which are kept no longer: whoever plans has them from here on.
     pub(super) fn take_statuses(&mut self) -> OrdMap<T::Key, Arc<T::Status>> {
         self.sharing = Sharing::default();
@@ -71,17 +88,23 @@ impl<T: Kind> Set<T> {
             status.share(&mut self.sharing);
         }
         let status = status.map(Arc::new);
-        Some(Entry { key, told, object, status })
+        let ours = listed.told_by.iter().any(|manager| **manager == *self.manager);
+        Some(Entry { key, told, object, status, ours })
     }
 
     /// An object was written.
     pub(super) fn put(&mut self, entry: Entry<T>) -> Change {
-        let Entry { key, told, object, status } = entry;
+        let Entry { key, told, object, status, ours } = entry;
         let mut change = Change::Nothing;
         if let Some(statuses) = &mut self.statuses {
             match status {
                 Some(status) => drop(statuses.insert(key.clone(), status)),
                 None => drop(statuses.remove(&key)),
+            }
+            if ours {
+                self.ours.insert(key.clone());
+            } else {
+                self.ours.remove(&key);
             }
         }
         if self.told.get(&key) != Some(&told) {
@@ -100,6 +123,7 @@ impl<T: Kind> Set<T> {
         self.told.remove(key);
         if let Some(statuses) = &mut self.statuses {
             statuses.remove(key);
+            self.ours.remove(key);
         }
         if self.objects.remove(key).is_some() { Change::Objects } else { Change::Nothing }
     }
@@ -123,6 +147,7 @@ pub(super) struct Entry<T: Kind> {
     told: Told,
     object: Arc<Observed<T>>,
     status: Option<Arc<T::Status>>,
+    ours: bool,
 }
 
 #[cfg(test)]
@@ -202,6 +227,28 @@ mod tests {
         list(&mut set, [lake(1, "https://a")]);
         assert_eq!(set.replace(Vec::new(), |id| id.as_str().starts_with("cabins/")), Change::Nothing);
         assert_eq!(set.objects.len(), 1);
+    }
+
+    #[test]
+    fn what_this_installation_told_is_known_until_it_is_taken() {
+        let manager: Arc<str> = "latchkey-operator-status/here".into();
+        let mut set = Instances::of(&manager);
+        put(&mut set, lake(1, "https://a"));
+        let mut other = instance("other", 2, &json!({}), &json!({"url": "https://b"}));
+        other["metadata"]["managedFields"] =
+            json!([{"manager": "latchkey-operator-status/there", "fieldsV1": {"f:status": {}}}]);
+        put(&mut set, other.clone());
+        let lake_alone = [Subject::Instance("homes/lake".parse().unwrap())];
+        assert_eq!(set.clone().take_ours().collect::<Vec<_>>(), lake_alone);
+        // The other installation takes it all over.
+        other["metadata"]["name"] = json!("lake");
+        put(&mut set, other);
+        assert_eq!(set.clone().take_ours().count(), 0);
+        put(&mut set, lake(4, "https://a"));
+        set.take_statuses();
+        assert_eq!(set.take_ours().count(), 1);
+        put(&mut set, lake(5, "https://a"));
+        assert_eq!(set.take_ours().count(), 0);
     }
 
     #[test]

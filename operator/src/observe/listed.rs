@@ -6,18 +6,21 @@ use std::hash::Hash;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use planner::Subject;
 use resources::{About, Annotations, GROUP, Observed, Parts, RemoteInstance, Timestamp, VersionBlock};
 use route_table::InstanceId;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use super::digest::Said;
 use super::sharing::Shareable;
+use crate::names::STATUS_MANAGERS;
 use crate::shallow::Shallow;
 
 /// A kind of object that is observed.
 pub(super) trait Kind:
     Resource<DynamicType = ()>
-    + Parts<Spec: Send + Sync, Status: Said + Shareable + Send + Sync>
+    + Parts<Spec: Send + Sync, Status: Said + Shareable + Default + Send + Sync>
     + Debug
     + Clone
     + PartialEq
@@ -30,6 +33,8 @@ pub(super) trait Kind:
 
     /// What an object is called; `None` where that is no name, which an API server does not let happen.
     fn key(metadata: &ObjectMeta) -> Option<Self::Key>;
+    /// The same, of whatever kind it is.
+    fn subject(key: Self::Key) -> Subject;
 }
 
 impl Kind for RemoteInstance {
@@ -38,6 +43,10 @@ impl Kind for RemoteInstance {
     fn key(metadata: &ObjectMeta) -> Option<InstanceId> {
         format!("{}/{}", metadata.namespace.as_ref()?, metadata.name.as_ref()?).parse().ok()
     }
+
+    fn subject(key: InstanceId) -> Subject {
+        Subject::Instance(key)
+    }
 }
 
 impl Kind for VersionBlock {
@@ -45,6 +54,10 @@ impl Kind for VersionBlock {
 
     fn key(metadata: &ObjectMeta) -> Option<String> {
         metadata.name.clone()
+    }
+
+    fn subject(key: String) -> Subject {
+        Subject::Block(key)
     }
 }
 
@@ -55,8 +68,10 @@ pub(super) struct Listed<T: Kind> {
     metadata: ObjectMeta,
     /// What it says, without its status.
     pub(super) object: Observed<T>,
-    /// Its status, if that makes sense.
+    /// Its status, if that makes sense and says anything.
     pub(super) status: Option<T::Status>,
+    /// The installations' field managers that own something of the status.
+    pub(super) told_by: Vec<String>,
 }
 
 impl<T: Kind> Listed<T> {
@@ -77,8 +92,8 @@ fn revision(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
-/// An object as it is written. What nobody looks at (`managedFields` alone is larger than all that is kept) is passed over
-/// without being read.
+/// An object as it is written. What nobody looks at (most of `managedFields`, which is larger than all that is kept) is
+/// passed over without being read.
 #[derive(Deserialize)]
 struct Written {
     metadata: Metadata,
@@ -98,6 +113,33 @@ struct Metadata {
     creation_timestamp: Option<Timestamp>,
     #[serde(default)]
     annotations: Annotations,
+    #[serde(default, rename = "managedFields", deserialize_with = "told_by")]
+    told_by: Vec<String>,
+}
+
+/// Who owns something of an object.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manager<'a> {
+    #[serde(borrow, default)]
+    manager: Cow<'a, str>,
+    fields_v1: Option<Fields>,
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(rename = "f:status")]
+    status: Option<IgnoredAny>,
+}
+
+/// Which installations have told something of the status.
+fn told_by<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let managers = Vec::<Manager<'_>>::deserialize(deserializer)?.into_iter();
+    let told = managers.filter(|manager| {
+        let has_told = manager.fields_v1.as_ref().is_some_and(|fields| fields.status.is_some());
+        has_told && manager.manager.starts_with(STATUS_MANAGERS)
+    });
+    Ok(told.map(|manager| manager.manager.into_owned()).collect())
 }
 
 impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
@@ -112,6 +154,7 @@ impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
             generation,
             creation_timestamp: created,
             annotations,
+            told_by,
         } = metadata;
         // kubectl's copy of the whole object is among the others.
         let annotations =
@@ -127,7 +170,9 @@ impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
             }
         };
         let metadata = ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() };
-        Ok(Self { metadata, object, status })
+        // Where everything was taken out of it, there is none.
+        let status = status.filter(|status| *status != T::Status::default());
+        Ok(Self { metadata, object, status, told_by })
     }
 }
 
@@ -182,7 +227,11 @@ pub(super) mod tests {
                     "latchkey.dev/agent-keys": "00",
                     "latchkey.development/other": "1",
                 },
-                "managedFields": [{"manager": "kubectl"}],
+                "managedFields": [
+                    {"manager": "kubectl", "fieldsV1": {"f:spec": {}}},
+                    {"manager": "latchkey-operator-status/here", "fieldsV1": {"f:status": {"f:url": {}}}},
+                    {"manager": "latchkey-operator-status/there", "fieldsV1": {}},
+                ],
             },
             "spec": spec, "status": status,
         })
@@ -223,6 +272,15 @@ pub(super) mod tests {
         let Observed::Unreadable(nonsense) = listed.object else { panic!("readable") };
         assert_eq!((nonsense.path.as_str(), nonsense.enabled), ("spec.hostname", Some(true)));
         assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
+    }
+
+    #[test]
+    fn who_told_is_known_and_an_empty_status_is_none() {
+        let told = listed(instance("lake", 7, &json!({}), &json!({"url": "https://a"})));
+        assert_eq!(told.told_by, ["latchkey-operator-status/here"]);
+        for empty in [json!({}), json!(null)] {
+            assert_eq!(listed(instance("lake", 7, &json!({}), &empty)).status, None);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use imbl::OrdMap;
 use kube::{Api, Client};
+use planner::Subject;
 use resources::{Observed, RemoteInstance, RemoteInstanceStatus, VersionBlock, VersionBlockStatus};
 use route_table::InstanceId;
 use tokio::sync::watch;
@@ -69,6 +70,8 @@ pub struct Statuses {
     pub instances: OrdMap<InstanceId, Arc<RemoteInstanceStatus>>,
     /// Those of version blocks.
     pub blocks: OrdMap<String, Arc<VersionBlockStatus>>,
+    /// The objects of whose statuses this installation has told something, whether it serves them now or not.
+    pub ours: Vec<Subject>,
 }
 
 /// For metrics.
@@ -92,13 +95,13 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Begins to watch.
-    pub fn start(client: &Client, scope: &Scope) -> Self {
+    /// Begins to watch. `manager` is the field manager by which this installation's statuses are known.
+    pub fn start(client: &Client, scope: &Scope, manager: &str) -> Self {
         let namespaces: Vec<Option<String>> = match scope {
             Scope::All => vec![None],
             Scope::Namespaces(namespaces) => namespaces.iter().cloned().map(Some).collect(),
         };
-        let shared = Arc::new(Shared::waiting_for(namespaces.len() + 1));
+        let shared = Arc::new(Shared::waiting_for(namespaces.len() + 1, &manager.into()));
         let mut watches = JoinSet::new();
         watches.spawn(
             Watching::<VersionBlock> {
@@ -160,6 +163,7 @@ impl Observer {
         self.shared.with(|State { instances, blocks }| Statuses {
             instances: instances.take_statuses(),
             blocks: blocks.take_statuses(),
+            ours: instances.take_ours().chain(blocks.take_ours()).collect(),
         })
     }
 
@@ -200,16 +204,16 @@ struct Shared {
     errors: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     instances: Set<RemoteInstance>,
     blocks: Set<VersionBlock>,
 }
 
 impl Shared {
-    fn waiting_for(watches: usize) -> Self {
+    fn waiting_for(watches: usize, manager: &Arc<str>) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { instances: Set::of(manager), blocks: Set::of(manager) }),
             unlisted: Mutex::new((0..watches).collect()),
             synced: watch::Sender::new(false),
             objects: watch::Sender::new(0),

@@ -22,7 +22,7 @@ use super::series::{Series, Telling};
 use super::write::Place;
 use super::{Settings, WAITS};
 use crate::backoff::Backoff;
-use crate::names::STATUS_MANAGER;
+use crate::names::FIELD_MANAGER;
 use crate::trouble::{Trouble, kind};
 
 /// Who tells.
@@ -118,7 +118,7 @@ impl Teller {
         };
         let event = kube_event(news, &place, name, now, &self.settings.identity);
         let parameters =
-            PostParams { field_manager: Some(STATUS_MANAGER.to_owned()), ..PostParams::default() };
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match timeout(within, api.create(&parameters, &event)).await {
             Ok(Ok(_)) => Ok(()),
             // Written by the try before, whose answer was lost.

@@ -21,13 +21,13 @@ mod sending;
 mod series;
 mod write;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use imbl::OrdMap;
 use kube::Client;
-use planner::Published;
+use planner::{Published, Subject};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -48,9 +48,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// Who this process is, e.g. the pod's name: events say it.
     pub identity: String,
-    /// Are version blocks' statuses told, too? One block is seen by every installation of a cluster, and counts
-    /// differ: the one that serves by default tells its own.
-    pub tells_blocks: bool,
+    /// The installation's field manager: what it told is known by it.
+    pub manager: Arc<str>,
     /// Statuses on their way at once.
     pub at_once: usize,
     /// Statuses written a second.
@@ -71,10 +70,10 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults.
-    pub fn of(identity: impl Into<String>) -> Self {
+    pub fn of(identity: impl Into<String>, manager: impl Into<Arc<str>>) -> Self {
         Self {
             identity: identity.into(),
-            tells_blocks: true,
+            manager: manager.into(),
             at_once: 16,
             writes_per_second: 200,
             burst: 400,
@@ -84,6 +83,23 @@ impl Settings {
             events_per_second: 50,
             max_events: 1_000,
         }
+    }
+}
+
+/// Who tells of version blocks. One is seen by every installation of a cluster, and counts differ: the installation that
+/// serves by default tells its own, and the settings may change which one that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocks {
+    /// This installation.
+    Ours,
+    /// Not this one.
+    AnotherInstallations,
+}
+
+impl Blocks {
+    /// As an installation's settings say.
+    pub fn of(settings: &planner::Settings) -> Self {
+        if settings.spec.default { Self::Ours } else { Self::AnotherInstallations }
     }
 }
 
@@ -123,7 +139,7 @@ pub struct StatusWriter {
     news: mpsc::Sender<News>,
     counts: Arc<Counts>,
     stats: watch::Receiver<WriterStats>,
-    tells_blocks: bool,
+    earlier: OnceLock<Arc<[Subject]>>,
     sending: JoinHandle<()>,
     telling: Telling,
     stop: DropGuard,
@@ -147,27 +163,41 @@ impl StatusWriter {
         let (offers, offered) = watch::channel(Offer::default());
         let (news, told) = mpsc::channel(settings.max_events.max(1));
         let counts = Arc::new(Counts::default());
-        let tells_blocks = settings.tells_blocks;
         let teller = Teller::new(client.clone(), settings.clone(), Arc::clone(&counts));
         let sending = Sending::new(client.clone(), settings, tell, Arc::clone(&counts));
         let sending = tokio::spawn(sending.run(offered, stop.clone()));
         let telling = Telling(tokio::spawn(teller.run(told)));
-        Self { offers, news, counts, stats, tells_blocks, sending, telling, stop: stop.drop_guard() }
+        let (earlier, stop) = (OnceLock::new(), stop.drop_guard());
+        Self { offers, news, counts, stats, earlier, sending, telling, stop }
     }
 
-    /// Another plan was published: its statuses are to be told. `objects` is what it was made of, or newer.
-    pub fn offer(&self, published: Published<'_>, objects: &Objects) {
+    /// Of which objects this installation told something before this process led: with the first plan that is offered,
+    /// what it told of those that it serves no more is taken back. Once, before that.
+    pub fn adopt(&self, earlier: Vec<Subject>) {
+        let _ = self.earlier.set(earlier.into());
+    }
+
+    /// Another plan was published: its statuses are to be told. `objects` is what it was made of, or newer. What was
+    /// offered before and is not any more, though its object is there, is taken back.
+    pub fn offer(&self, published: Published<'_>, objects: &Objects, blocks: Blocks) {
         self.offers.send_modify(|offer| {
             offer.number += 1;
-            let blocks = if self.tells_blocks { published.blocks().clone() } else { OrdMap::new() };
-            offer.wanted = Wanted { instances: published.instances().clone(), blocks };
+            let blocks = match blocks {
+                Blocks::Ours => published.blocks().clone(),
+                Blocks::AnotherInstallations => OrdMap::new(),
+            };
+            let earlier = self.earlier.get().cloned().unwrap_or_default();
+            offer.wanted = Wanted { instances: published.instances().clone(), blocks, earlier };
             offer.objects = objects.clone();
         });
     }
 
     /// Tells what happened with a plan; once for each plan.
-    pub fn tell(&self, published: Published<'_>, objects: &Objects) {
+    pub fn tell(&self, published: Published<'_>, objects: &Objects, blocks: Blocks) {
         for event in published.events() {
+            if matches!(event.about, Subject::Block(_)) && blocks == Blocks::AnotherInstallations {
+                continue;
+            }
             let uid = outbox::uid(objects, &event.about);
             if self.news.try_send(News { event: event.clone(), uid }).is_err() {
                 self.counts.dropped.fetch_add(1, Ordering::Relaxed);

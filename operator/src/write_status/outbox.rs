@@ -11,6 +11,7 @@
 //! | is wanted otherwise | waits for its turn |
 //! | was changed by somebody else | waits for its turn, and the longer the oftener it happens |
 //! | was refused | waits for longer, or until another is wanted |
+//! | is told no more: this installation serves the object no longer | waits for its turn to be taken back, once |
 //! | there is no room | dropped and counted; everything is compared again when there is room |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,6 +37,9 @@ const REFUSED: (Duration, Duration) = (Duration::from_mins(1), Duration::from_mi
 pub(super) struct Wanted {
     pub(super) instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
     pub(super) blocks: OrdMap<String, Arc<VersionBlockStatus>>,
+    /// Of which objects this installation had told something before this process began: of those that are not wanted now
+    /// it is taken back.
+    pub(super) earlier: Arc<[Subject]>,
 }
 
 /// A status.
@@ -43,13 +47,17 @@ pub(super) struct Wanted {
 pub(super) enum Status {
     Instance(Arc<RemoteInstanceStatus>),
     Block(Arc<VersionBlockStatus>),
+    /// None any more: what was told is taken back.
+    Nothing,
 }
 
 impl Status {
-    pub(super) fn digest(&self) -> Digest {
+    /// What the API server is to have then.
+    pub(super) fn digest(&self) -> Option<Digest> {
         match self {
-            Self::Instance(status) => status.digest(),
-            Self::Block(status) => status.digest(),
+            Self::Instance(status) => Some(status.digest()),
+            Self::Block(status) => Some(status.digest()),
+            Self::Nothing => None,
         }
     }
 }
@@ -84,7 +92,9 @@ pub(super) struct Outbox {
     objects: Objects,
     queue: VecDeque<Subject>,
     queued: BTreeSet<Subject>,
-    flying: BTreeMap<Subject, Digest>,
+    flying: BTreeMap<Subject, Option<Digest>>,
+    /// Objects that are served no more, while something of ours may stand there.
+    leaving: BTreeSet<Subject>,
     written: BTreeMap<Subject, Written>,
     held: BTreeMap<Subject, Held>,
     held_until: BTreeSet<(Instant, Subject)>,
@@ -99,14 +109,14 @@ pub(super) struct Outbox {
 /// What was written last, while the watch has not shown it, or shows something else for it.
 #[derive(Debug)]
 struct Written {
-    wanted: Digest,
+    wanted: Option<Digest>,
     made_of_it: Told,
 }
 
 /// A status that is left alone for a while.
 #[derive(Debug)]
 struct Held {
-    wanted: Digest,
+    wanted: Option<Digest>,
     until: Instant,
     wait: Duration,
 }
@@ -120,6 +130,7 @@ impl Outbox {
             queue: VecDeque::new(),
             queued: BTreeSet::new(),
             flying: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             written: BTreeMap::new(),
             held: BTreeMap::new(),
             held_until: BTreeSet::new(),
@@ -152,6 +163,9 @@ impl Outbox {
     /// Other statuses are wanted, or the API server has others.
     pub(super) fn offer(&mut self, wanted: Wanted, objects: Objects, now: Instant) {
         let mut changed: Vec<Subject> = Vec::new();
+        if !Arc::ptr_eq(&wanted.earlier, &self.wanted.earlier) {
+            changed.extend(wanted.earlier.iter().cloned());
+        }
         let instances = wanted.instances.changes_since(&self.wanted.instances).into_iter();
         changed.extend(instances.map(|(id, _)| Subject::Instance(id.clone())));
         let blocks = self.wanted.blocks.diff(&wanted.blocks);
@@ -166,6 +180,11 @@ impl Outbox {
         self.wanted = wanted;
         self.objects = objects;
         for subject in changed {
+            if self.is_wanted(&subject) {
+                self.leaving.remove(&subject);
+            } else if self.seen(&subject).is_some() {
+                self.leaving.insert(subject.clone());
+            }
             self.consider(subject, now);
         }
         for (subject, (told, before)) in seen {
@@ -178,7 +197,8 @@ impl Outbox {
         self.overflowed = false;
         let instances = self.wanted.instances.keys().cloned().map(Subject::Instance);
         let blocks = self.wanted.blocks.keys().cloned().map(Subject::Block);
-        for subject in instances.chain(blocks).collect::<Vec<_>>() {
+        let leaving = self.leaving.iter().cloned();
+        for subject in instances.chain(blocks).chain(leaving).collect::<Vec<_>>() {
             self.consider(subject, now);
         }
     }
@@ -211,10 +231,15 @@ impl Outbox {
     pub(super) fn landed(&mut self, subject: Subject, landing: Landing, now: Instant) {
         let Some(wanted) = self.flying.remove(&subject) else { return };
         match landing {
+            Landing::Gone if wanted.is_none() => drop(self.leaving.remove(&subject)),
             Landing::Written(made_of_it) => {
+                if wanted.is_none() {
+                    // What stands there now is somebody else's.
+                    self.leaving.remove(&subject);
+                }
                 // A write that changes nothing brings no news by the watch, and neither does one that it has shown.
                 let shown = self.seen(&subject).is_none_or(|seen| seen.revision >= made_of_it.revision);
-                if shown && made_of_it.digest == Some(wanted) {
+                if shown && made_of_it.digest == wanted {
                     self.written.remove(&subject);
                 } else {
                     self.written.insert(subject.clone(), Written { wanted, made_of_it });
@@ -236,22 +261,22 @@ impl Outbox {
         };
         let wanted = self.wanted_of(&subject).map(|status| status.digest());
         // The watch may be faster than the answer.
-        let mut ours = self.flying.get(&subject).is_some_and(|flying| told.digest == Some(*flying));
-        let undone = before.is_some_and(|before| before.digest == wanted);
+        let mut ours = self.flying.get(&subject).is_some_and(|flying| told.digest == *flying);
+        let undone = before.is_some_and(|before| Some(before.digest) == wanted);
         let mut overwritten = false;
         if let Some(written) = self.written.get(&subject)
             && told.revision >= written.made_of_it.revision
         {
             ours |= told == written.made_of_it;
             overwritten = told.digest != written.made_of_it.digest && Some(written.wanted) == wanted;
-            if overwritten || written.made_of_it.digest == Some(written.wanted) {
+            if overwritten || written.made_of_it.digest == written.wanted {
                 self.written.remove(&subject);
             }
         }
         if let Some(wanted) = wanted
             && (undone || overwritten)
             && !ours
-            && told.digest != Some(wanted)
+            && told.digest != wanted
             && !self.is_told(&subject, wanted)
         {
             self.contested += 1;
@@ -261,6 +286,7 @@ impl Outbox {
     }
 
     fn forget(&mut self, subject: &Subject) {
+        self.leaving.remove(subject);
         self.written.remove(subject);
         if let Some(held) = self.held.remove(subject) {
             self.held_until.remove(&(held.until, subject.clone()));
@@ -268,7 +294,7 @@ impl Outbox {
     }
 
     /// Lets it wait, longer each time.
-    fn hold(&mut self, subject: &Subject, wanted: Digest, waits: (Duration, Duration), now: Instant) {
+    fn hold(&mut self, subject: &Subject, wanted: Option<Digest>, waits: (Duration, Duration), now: Instant) {
         let known = self.held.remove(subject);
         let wait = match known {
             Some(known) => {
@@ -304,6 +330,9 @@ impl Outbox {
             }
         }
         if self.is_told(&subject, wanted) {
+            if wanted.is_none() {
+                self.forget(&subject);
+            }
             return;
         }
         if self.queue.len() >= self.most {
@@ -316,13 +345,13 @@ impl Outbox {
     }
 
     /// Does the API server have it, as far as anybody knows? Of an object that is not there nothing can be told.
-    fn is_told(&self, subject: &Subject, wanted: Digest) -> bool {
+    fn is_told(&self, subject: &Subject, wanted: Option<Digest>) -> bool {
         let Some(seen) = self.seen(subject) else { return true };
         match self.written.get(subject) {
             // What is seen is older than what was written.
             Some(written) if seen.revision < written.made_of_it.revision => written.wanted == wanted,
             Some(written) if written.wanted == wanted && written.made_of_it.digest == seen.digest => true,
-            _ => seen.digest == Some(wanted),
+            _ => seen.digest == wanted,
         }
     }
 
@@ -333,11 +362,19 @@ impl Outbox {
         }
     }
 
-    fn wanted_of(&self, subject: &Subject) -> Option<Status> {
+    fn is_wanted(&self, subject: &Subject) -> bool {
         match subject {
+            Subject::Instance(id) => self.wanted.instances.get(id).is_some(),
+            Subject::Block(name) => self.wanted.blocks.contains_key(name),
+        }
+    }
+
+    fn wanted_of(&self, subject: &Subject) -> Option<Status> {
+        let wanted = match subject {
             Subject::Instance(id) => self.wanted.instances.get(id).cloned().map(Status::Instance),
             Subject::Block(name) => self.wanted.blocks.get(name).cloned().map(Status::Block),
-        }
+        };
+        wanted.or_else(|| self.leaving.contains(subject).then_some(Status::Nothing))
     }
 
     fn nonsense(&self, subject: &Subject) -> Option<String> {

@@ -30,6 +30,7 @@ struct World {
     now: Instant,
     revision: u64,
     wanted: BTreeMap<InstanceId, Arc<RemoteInstanceStatus>>,
+    earlier: Arc<[Subject]>,
     /// What the API server has.
     stored: BTreeMap<u8, Told>,
     /// What the watch has shown of it.
@@ -44,6 +45,7 @@ impl World {
             now: Instant::now(),
             revision: 0,
             wanted: BTreeMap::new(),
+            earlier: Arc::default(),
             stored: BTreeMap::new(),
             shown: Objects::default(),
             writes: Vec::new(),
@@ -76,23 +78,25 @@ impl World {
 
     fn offer(&mut self) {
         let instances = Ordered::of(self.wanted.clone());
-        let wanted = Wanted { instances, ..Wanted::default() };
+        let wanted = Wanted { instances, earlier: Arc::clone(&self.earlier), ..Wanted::default() };
         self.outbox.offer(wanted, self.shown.clone(), self.now);
     }
 
-    fn next(&mut self) -> Option<(u8, Digest)> {
+    fn next(&mut self) -> Option<(u8, Option<Digest>)> {
         let letter = self.outbox.next(self.now)?;
         let Subject::Instance(id) = &letter.subject else { panic!("no instance") };
         Some((id.as_str().rsplit('-').next().unwrap().parse().unwrap(), letter.status.digest()))
     }
 
     /// A letter reaches the API server, which changes nothing where nothing differs.
-    fn deliver(&mut self, (number, digest): (u8, Digest)) -> Landing {
+    fn deliver(&mut self, (number, digest): (u8, Option<Digest>)) -> Landing {
         self.writes.push(number);
         let Some(stored) = self.stored.get_mut(&number) else { return Landing::Gone };
-        if stored.digest != Some(digest) {
+        // What another installation told stays when ours is taken back.
+        let theirs = [told("theirs", 0).digest, told("theirs too", 0).digest].contains(&stored.digest);
+        if stored.digest != digest && !(theirs && digest.is_none()) {
             self.revision += 1;
-            *stored = Told { digest: Some(digest), revision: self.revision };
+            *stored = Told { digest, revision: self.revision };
         }
         Landing::Written(*stored)
     }
@@ -144,13 +148,13 @@ fn the_newest_is_written_and_an_object_waits_once() {
     }
     assert_eq!(world.outbox.waiting(), 1);
     let letter = world.next().unwrap();
-    assert_eq!(letter.1, status("three").digest());
+    assert_eq!(letter.1, Some(status("three").digest()));
     // Wanted otherwise while it is on its way: written afterwards, never beside it.
     world.want(1, "four");
     assert_eq!(world.next(), None);
     let landing = world.deliver(letter);
     world.outbox.landed(subject(1), landing, world.now);
-    assert_eq!(world.next().unwrap().1, status("four").digest());
+    assert_eq!(world.next().unwrap().1, Some(status("four").digest()));
 }
 
 #[test]
@@ -161,10 +165,101 @@ fn what_is_wanted_no_more_is_not_written() {
     world.want(1, "b");
     world.want(1, "a");
     assert_eq!(world.flush(), 0);
-    world.want(1, "b");
+}
+
+#[test]
+fn what_was_told_is_taken_back_once_when_the_object_is_served_no_more() {
+    let mut world = World::new(10);
+    for (number, text) in [(1, "a"), (2, "a"), (3, "")] {
+        world.store(number, text);
+        world.show(number);
+    }
+    // One that the API server has, one that is on its way to become another, one of which nothing was written.
+    world.want(1, "a");
+    world.want(2, "b");
+    let letter = world.next().unwrap();
+    world.want(3, "c");
     world.wanted.clear();
     world.offer();
+    assert_eq!(world.flush(), 1);
+    let landing = world.deliver(letter);
+    world.outbox.landed(subject(2), landing, world.now);
+    assert_eq!(world.flush(), 1);
+    assert!(world.stored.values().all(|stored| stored.digest.is_none()), "{:?}", world.stored);
+    for number in [1, 2, 3] {
+        world.show(number);
+    }
+    world.outbox.compare_all(world.now);
     assert_eq!(world.flush(), 0);
+    // From here on it is another installation's.
+    world.store(1, "theirs");
+    world.show(1);
+    assert_eq!(world.flush(), 0);
+    assert!(world.outbox.leaving.is_empty() && world.outbox.written.is_empty());
+}
+
+#[test]
+fn what_another_installation_told_meanwhile_stays_and_is_not_asked_for_again() {
+    let mut world = World::new(10);
+    world.store(1, "a");
+    world.show(1);
+    world.want(1, "a");
+    world.store(1, "theirs");
+    world.wanted.clear();
+    world.offer();
+    assert_eq!(world.flush(), 1);
+    assert_eq!(world.stored[&1].digest, told("theirs", 0).digest);
+    world.show(1);
+    world.store(1, "theirs too");
+    world.show(1);
+    world.outbox.compare_all(world.now);
+    assert_eq!(world.flush(), 0);
+}
+
+#[test]
+fn a_leader_takes_back_what_the_one_before_told_of_objects_served_no_more() {
+    let mut world = World::new(10);
+    for number in [1, 2, 3] {
+        world.store(number, "a");
+        world.show(number);
+    }
+    // Nothing is known of what is served before the first plan.
+    assert_eq!(world.flush(), 0);
+    world.earlier = [1, 2, 9].map(subject).into();
+    world.want(1, "a");
+    assert_eq!(world.flush(), 1);
+    assert_eq!(world.writes, [2], "not what is served, not what was never ours, not what is gone");
+    world.show(2);
+    world.offer();
+    assert_eq!(world.flush(), 0);
+}
+
+#[test]
+fn what_could_not_be_taken_back_is_tried_again_unless_it_is_served_again() {
+    let mut world = World::new(10);
+    for number in [1, 2, 3] {
+        world.store(number, "a");
+        world.show(number);
+        world.want(number, "a");
+    }
+    world.wanted.clear();
+    world.offer();
+    for landing in [Landing::Refused, Landing::Later, Landing::Refused] {
+        let (number, _) = world.next().unwrap();
+        world.outbox.landed(subject(number), landing, world.now);
+    }
+    world.want(1, "a");
+    assert_eq!(world.flush(), 1);
+    world.now = world.outbox.next_release().unwrap();
+    assert_eq!(world.flush(), 1);
+    assert_eq!(world.writes, [2, 3]);
+    assert_eq!(world.stored[&1].digest, told("a", 0).digest);
+    for number in [1, 2, 3] {
+        world.show(number);
+    }
+    world.now += Duration::from_hours(24);
+    assert_eq!(world.flush(), 0);
+    assert!(world.outbox.leaving.is_empty() && world.outbox.held_until.is_empty());
 }
 
 #[test]
@@ -322,7 +417,9 @@ proptest! {
     #[test]
     fn in_the_end_the_api_server_has_what_is_wanted(steps in prop::collection::vec(step(), 0..120)) {
         let mut world = World::new(3);
-        let mut flying: Vec<(u8, Digest)> = Vec::new();
+        let mut flying: Vec<(u8, Option<Digest>)> = Vec::new();
+        // Somebody else wrote their statuses, or they were made anew.
+        let mut disturbed = BTreeSet::new();
         for step in steps {
             match step {
                 Step::Want(number, text) => world.want(number, &text.to_string()),
@@ -331,10 +428,14 @@ proptest! {
                     world.offer();
                 }
                 Step::Meddle(number, text) if world.stored.contains_key(&number) => {
+                    disturbed.insert(number);
                     world.store(number, &text.to_string());
                 }
                 Step::Create(number) if !world.stored.contains_key(&number) => world.store(number, ""),
-                Step::Delete(number) => drop(world.stored.remove(&number)),
+                Step::Delete(number) => {
+                    disturbed.insert(number);
+                    world.stored.remove(&number);
+                }
                 Step::Show(number) => world.show(number),
                 Step::Begin => flying.extend(world.next()),
                 Step::Land(which) if !flying.is_empty() => {
@@ -370,6 +471,8 @@ proptest! {
         for (number, stored) in world.stored.clone() {
             if let Some(wanted) = world.wanted.get(&id(number)) {
                 prop_assert_eq!(stored.digest, Some(wanted.digest()), "of {}", number);
+            } else if !disturbed.contains(&number) {
+                prop_assert_eq!(stored.digest, None, "of {}, which is served no more", number);
             }
         }
         world.writes.clear();

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::Counts;
 use super::outbox::{Landing, Outbox, Wanted};
 use super::pace::Pace;
-use super::write::{Outcome, write};
+use super::write::{Outcome, Way, write};
 use super::{STOP_WITHIN, Settings, WAITS, WriterStats};
 use crate::backoff::Backoff;
 use crate::observe::Objects;
@@ -134,8 +134,10 @@ impl Sending {
             };
             self.pace.take(now);
             let (client, within) = (self.client.clone(), self.settings.request_within);
+            let manager = Arc::clone(&self.settings.manager);
             flights.push(Box::pin(async move {
-                let outcome = write(&client, &letter, within).await;
+                let way = Way { client: &client, manager: &manager };
+                let outcome = write(way, &letter, within).await;
                 (letter.subject, now, outcome)
             }));
         }

@@ -6,8 +6,11 @@
 //! JSON patch that puts the whole of it in place, and only into the object that is meant.
 //!
 //! Of what is written into such an object nobody is the owner (managed fields are not kept up there), so that apply does
-//! not take it away later. So where the answer to an apply says more than was applied, and nobody else owns any of the
-//! status, the patch follows. What somebody else added to a status stays.
+//! not take it away later. So where the answer to an apply says more than was applied, and nobody but installations owns any
+//! of the status, the patch follows: the one that serves an object alone knows. What somebody else added to a status stays.
+//!
+//! A status is taken back by applying none: what only this installation owns goes, what another one has told meanwhile
+//! stays. Where something is left that nobody else owns, it is removed, unless the object has changed since.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,7 +28,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::outbox::{Landing, Letter, Status};
-use crate::names::STATUS_MANAGER;
+use crate::names::STATUS_MANAGERS;
 use crate::observe::{Said, Told};
 use crate::shallow::Shallow;
 use crate::trouble::kind;
@@ -84,27 +87,44 @@ impl<'a> Place<'a> {
     }
 }
 
+/// The API server, and who writes.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) client: &'a Client,
+    pub(super) manager: &'a str,
+}
+
+/// Who owns something of a status, besides the one who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Owners {
+    Nobody,
+    /// Other installations.
+    Installations,
+    Somebody,
+}
+
 /// Writes a status. Whatever somebody else claims of it is taken over: the planner alone knows.
-pub(super) async fn write(client: &Client, letter: &Letter, within: Duration) -> Outcome {
-    match timeout(within, exchange(client, letter)).await {
+pub(super) async fn write(way: Way<'_>, letter: &Letter, within: Duration) -> Outcome {
+    match timeout(within, exchange(way, letter)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => Outcome::failed(Landing::Later, kind(&error), error.to_string()),
         Err(_) => Outcome::failed(Landing::Later, "time-out", "no answer from the API server in time"),
     }
 }
 
-async fn exchange(client: &Client, letter: &Letter) -> Result<Outcome, kube::Error> {
+async fn exchange(way: Way<'_>, letter: &Letter) -> Result<Outcome, kube::Error> {
     let place = Place::of(&letter.subject);
     let status = match &letter.status {
-        Status::Instance(status) => serde_json::to_value(&**status),
-        Status::Block(status) => serde_json::to_value(&**status),
+        Status::Instance(status) => Some(serde_json::to_value(&**status)),
+        Status::Block(status) => Some(serde_json::to_value(&**status)),
+        Status::Nothing => None,
     };
-    let status = status.map_err(kube::Error::SerdeError)?;
+    let status = status.transpose().map_err(kube::Error::SerdeError)?;
+    let whole = || status.as_ref().map_or_else(nothing, whole);
     if let Some(uid) = &letter.nonsense {
-        let test = json!({"op": "test", "path": "/metadata/uid", "value": uid});
-        return Ok(put(client, &place, letter, json!([test, whole(&status)])).await?.0);
+        return Ok(put(way, &place, json!([test("uid", uid), whole()])).await?.0);
     }
-    let object = json!({
+    let mut object = json!({
         "apiVersion": API_VERSION,
         "kind": place.kind,
         "metadata": ObjectMeta {
@@ -112,17 +132,21 @@ async fn exchange(client: &Client, letter: &Letter) -> Result<Outcome, kube::Err
             namespace: place.namespace.map(str::to_owned),
             ..ObjectMeta::default()
         },
-        "status": status,
     });
-    let (outcome, alone) = put(client, &place, letter, object).await?;
-    let left_over = match outcome.landing {
-        Landing::Written(told) => told.digest != Some(letter.status.digest()),
-        Landing::Gone | Landing::Refused | Landing::Later => false,
-    };
-    if left_over && alone {
-        return Ok(put(client, &place, letter, json!([whole(&status)])).await?.0);
+    if let (Some(status), Some(object)) = (&status, object.as_object_mut()) {
+        object.insert("status".to_owned(), status.clone());
     }
-    Ok(outcome)
+    let (outcome, owners) = put(way, &place, object).await?;
+    let Landing::Written(told) = outcome.landing else { return Ok(outcome) };
+    if told.digest == letter.status.digest() {
+        return Ok(outcome);
+    }
+    let rest = match (&status, owners) {
+        (Some(_), Owners::Nobody | Owners::Installations) => json!([whole()]),
+        (None, Owners::Nobody) => json!([test("resourceVersion", &told.revision.to_string()), whole()]),
+        _ => return Ok(outcome),
+    };
+    Ok(put(way, &place, rest).await?.0)
 }
 
 /// The step of a JSON patch that puts the whole status in place.
@@ -130,13 +154,18 @@ fn whole(status: &Value) -> Value {
     json!({"op": "add", "path": "/status", "value": status})
 }
 
-/// Sends a patch: an object to be applied, or a list of steps. Says, too, whether nobody else owns any of the status.
-async fn put(
-    client: &Client,
-    place: &Place<'_>,
-    letter: &Letter,
-    patch: Value,
-) -> Result<(Outcome, bool), kube::Error> {
+/// The step that takes it away.
+fn nothing() -> Value {
+    json!({"op": "remove", "path": "/status"})
+}
+
+/// The step that lets the next ones be taken only where the object's metadata say this.
+fn test(member: &str, value: &str) -> Value {
+    json!({"op": "test", "path": format!("/metadata/{member}"), "value": value})
+}
+
+/// Sends a patch: an object to be applied, or a list of steps. Says, too, who else owns any of the status.
+async fn put(way: Way<'_>, place: &Place<'_>, patch: Value) -> Result<(Outcome, Owners), kube::Error> {
     let (content, query) = if patch.is_array() {
         ("application/json-patch+json", "")
     } else {
@@ -144,19 +173,19 @@ async fn put(
     };
     let request = Request::builder()
         .method(Method::PATCH)
-        .uri(format!("{}?fieldManager={STATUS_MANAGER}{query}", place.path()))
+        .uri(format!("{}?fieldManager={}{query}", place.path(), way.manager))
         .header(header::CONTENT_TYPE, content)
         .header(header::ACCEPT, "application/json")
         .body(Body::from(patch.to_string().into_bytes()))
         .map_err(kube::Error::HttpError)?;
-    let response = client.send(request).await?;
+    let response = way.client.send(request).await?;
     let (code, retry_after) = (response.status(), retry_after(&response));
     let bytes = response.into_body().collect().await?.to_bytes();
-    let (outcome, alone) = match letter.status {
-        Status::Instance(_) => judge::<RemoteInstanceStatus>(code, &bytes),
-        Status::Block(_) => judge::<VersionBlockStatus>(code, &bytes),
+    let (outcome, owners) = match place.namespace {
+        Some(_) => judge::<RemoteInstanceStatus>(code, &bytes, way.manager),
+        None => judge::<VersionBlockStatus>(code, &bytes, way.manager),
     };
-    Ok((Outcome { retry_after, ..outcome }, alone))
+    Ok((Outcome { retry_after, ..outcome }, owners))
 }
 
 fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
@@ -171,25 +200,30 @@ fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
 /// | 401, 403 | nothing may be written at present: rights are missing |
 /// | 429, 502, 503, 504 | the API server asks for patience |
 /// | anything else | this status is not taken, e.g. by an older definition of the resource |
-fn judge<S: Said + DeserializeOwned>(code: StatusCode, body: &[u8]) -> (Outcome, bool) {
+fn judge<S>(code: StatusCode, body: &[u8], manager: &str) -> (Outcome, Owners)
+where
+    S: Said + DeserializeOwned + Default + PartialEq,
+{
     let failed = |landing| {
         let told: String = match serde_json::from_slice::<Refusal>(body) {
             Ok(Refusal { message }) => message.chars().take(MAX_TOLD).collect(),
             Err(_) => String::from_utf8_lossy(body).chars().take(MAX_TOLD).collect(),
         };
-        (Outcome::failed(landing, code.as_str(), format!("{code}: {told}")), false)
+        (Outcome::failed(landing, code.as_str(), format!("{code}: {told}")), Owners::Somebody)
     };
     match code {
         StatusCode::OK | StatusCode::CREATED => match serde_json::from_slice::<Stored>(body) {
             Ok(Stored { metadata, status }) => {
-                let digest = S::deserialize(status.0).ok().map(|status| status.digest());
+                let status = S::deserialize(status.0).ok().filter(|status| *status != S::default());
+                let digest = status.map(|status| status.digest());
                 let revision = metadata.resource_version.parse().unwrap_or_default();
-                let alone = metadata.managed_fields.iter().all(Manager::leaves_status_alone);
-                (Outcome::of(Landing::Written(Told { digest, revision })), alone)
+                let owners = metadata.managed_fields.iter().map(|entry| entry.owner(manager)).max();
+                let landing = Landing::Written(Told { digest, revision });
+                (Outcome::of(landing), owners.unwrap_or(Owners::Nobody))
             }
-            Err(error) => (Outcome::failed(Landing::Refused, "answer", error.to_string()), false),
+            Err(error) => (Outcome::failed(Landing::Refused, "answer", error.to_string()), Owners::Somebody),
         },
-        StatusCode::NOT_FOUND | StatusCode::CONFLICT => (Outcome::of(Landing::Gone), false),
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT => (Outcome::of(Landing::Gone), Owners::Somebody),
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
         | StatusCode::TOO_MANY_REQUESTS
@@ -224,9 +258,16 @@ struct Manager {
 }
 
 impl Manager {
-    fn leaves_status_alone(&self) -> bool {
-        [STATUS_MANAGER, BEFORE_FIRST_APPLY].contains(&self.manager.as_str())
-            || !self.fields_v1.contains_key("f:status")
+    /// Who it is to one who writes.
+    fn owner(&self, writes: &str) -> Owners {
+        let name = self.manager.as_str();
+        if [writes, BEFORE_FIRST_APPLY].contains(&name) || !self.fields_v1.contains_key("f:status") {
+            Owners::Nobody
+        } else if name.starts_with(STATUS_MANAGERS) {
+            Owners::Installations
+        } else {
+            Owners::Somebody
+        }
     }
 }
 
@@ -240,8 +281,10 @@ struct Refusal {
 mod tests {
     use super::*;
 
+    const HERE: &str = "latchkey-operator-status/here";
+
     fn landing(code: u16, body: &str) -> Landing {
-        judge::<RemoteInstanceStatus>(StatusCode::from_u16(code).unwrap(), body.as_bytes()).0.landing
+        judge::<RemoteInstanceStatus>(StatusCode::from_u16(code).unwrap(), body.as_bytes(), HERE).0.landing
     }
 
     #[test]
@@ -250,6 +293,11 @@ mod tests {
         let status = RemoteInstanceStatus { url: Some("https://a".to_owned()), ..Default::default() };
         let told = Told { digest: Some(status.digest()), revision: 17 };
         assert_eq!(landing(200, written), Landing::Written(told));
+        let nothing = Landing::Written(Told { digest: None, revision: 17 });
+        for status in ["{}", "null"] {
+            let object = format!(r#"{{"metadata": {{"resourceVersion": "17"}}, "status": {status}}}"#);
+            assert_eq!(landing(200, &object), nothing);
+        }
         for code in [404, 409] {
             assert_eq!(landing(code, "{}"), Landing::Gone);
         }
@@ -260,20 +308,23 @@ mod tests {
             assert_eq!(landing(code, "{}"), Landing::Refused);
         }
         let refused =
-            judge::<RemoteInstanceStatus>(StatusCode::UNPROCESSABLE_ENTITY, br#"{"message": "no"}"#);
+            judge::<RemoteInstanceStatus>(StatusCode::UNPROCESSABLE_ENTITY, br#"{"message": "no"}"#, HERE);
         assert_eq!(refused.0.trouble.unwrap().1, "422 Unprocessable Entity: no");
     }
 
     #[test]
     fn somebody_else_in_a_status_is_seen() {
-        let alone = |manager: &str, fields: &str| {
+        let owners = |manager: &str, fields: &str| {
             let entry = json!({"manager": manager, "fieldsV1": {fields: {}}});
             let object = json!({"metadata": {"resourceVersion": "1", "managedFields": [entry]}});
-            judge::<RemoteInstanceStatus>(StatusCode::OK, object.to_string().as_bytes()).1
+            judge::<RemoteInstanceStatus>(StatusCode::OK, object.to_string().as_bytes(), HERE).1
         };
-        assert!(alone("kubectl", "f:spec") && alone(STATUS_MANAGER, "f:status"));
-        assert!(alone(BEFORE_FIRST_APPLY, "f:status"));
-        assert!(!alone("kubectl", "f:status"));
+        for (manager, fields) in [("kubectl", "f:spec"), (HERE, "f:status"), (BEFORE_FIRST_APPLY, "f:status")]
+        {
+            assert_eq!(owners(manager, fields), Owners::Nobody, "{manager}");
+        }
+        assert_eq!(owners("latchkey-operator-status/there", "f:status"), Owners::Installations);
+        assert_eq!(owners("kubectl", "f:status"), Owners::Somebody);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     vec![
         suite.test("journey::apply_join_visit_disable_delete", whole),
         suite.test("journey::a_block_cuts_and_an_acceptance_lets_back_in", block),
+        suite.test("journey::statuses_follow_the_settings", settings),
     ]
 }
 
@@ -107,6 +108,51 @@ async fn block(suite: Suite) -> Result<(), TestError> {
             here.apply(&lake).await?;
             eventually("accepted, it is back", async || here.page(0, &host).await).await?;
             Ok(())
+        })
+        .await
+}
+
+/// Which installation tells of blocks, and which instances it serves, changes while the leader leads.
+async fn settings(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
+    control_plane
+        .in_namespace("settings", async |namespace| {
+            let mut here = Installation::begin(namespace).await?;
+            here.start_operator(0)?;
+            here.operator_ready(0).await?;
+            here.apply(&lake()).await?;
+            let name = namespace.cluster_wide("old");
+            let block = json!({
+                "kind": "VersionBlock",
+                "metadata": {"name": name},
+                "spec": {"product": namespace.name(), "versions": ["<=2021.1.4"], "reason": "Old"},
+            });
+            here.apply(&block).await?;
+            let block = format!("/apis/{}/versionblocks/{name}", resources::API_VERSION);
+            let instance = here.instance_path("lake");
+            let is_told = async |what: &str, place: &str, expected: bool| {
+                eventually(what, async || {
+                    let status =
+                        control_plane.exchange(Method::GET, place, &Value::Null).await?.body["status"].take();
+                    if status["conditions"].is_array() == expected {
+                        Ok(())
+                    } else {
+                        Err(status.to_string().into())
+                    }
+                })
+                .await
+            };
+            is_told("the instance's status", &instance, true).await?;
+            is_told("no status of the block", &block, false).await?;
+            here.write_settings(&json!({"default": true})).await?;
+            is_told("the block's status", &block, true).await?;
+            // Another one is the default now.
+            here.write_settings(&json!({})).await?;
+            is_told("no status of the block any more", &block, false).await?;
+            here.write_settings(&json!({"namespaces": ["elsewhere"]})).await?;
+            is_told("no status of the instance any more", &instance, false).await?;
+            here.write_settings(&json!({})).await?;
+            is_told("the instance's status again", &instance, true).await
         })
         .await
 }

@@ -19,6 +19,9 @@ const MANY: &str = "MANY_OBJECTS";
 /// What a busy machine may need for anything.
 const SOON: Duration = Duration::from_secs(20);
 
+/// An installation's field manager.
+pub(crate) const MANAGER: &str = "latchkey-operator-status/tests";
+
 pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     let mut tests = vec![
         suite.test("observe::objects_come_change_and_go", changes),
@@ -81,7 +84,7 @@ pub(crate) async fn until(
 }
 
 async fn observe(client: &Client, scope: &Scope) -> Result<Observer, TestError> {
-    let observer = Observer::start(client, scope);
+    let observer = Observer::start(client, scope, MANAGER);
     timeout(SOON, observer.synced()).await?;
     Ok(observer)
 }
@@ -236,7 +239,7 @@ async fn many(suite: Suite) -> Result<(), TestError> {
                 made?;
             }
             let (before, began) = (resident()?, Instant::now());
-            let observer = Observer::start(&control_plane.client(), &Scope::All);
+            let observer = Observer::start(&control_plane.client(), &Scope::All, MANAGER);
             timeout(Duration::from_mins(5), observer.synced()).await?;
             let (took, cost) = (began.elapsed(), resident()? - before);
             let seen = observer.objects().instances.len();

@@ -12,7 +12,7 @@ use latchkey_cluster_tests::{ControlPlane, Suite, TestError};
 use latchkey_operator::names::Names;
 use latchkey_operator::observe::{Objects, Observer, Scope};
 use latchkey_operator::released::Released;
-use latchkey_operator::write_status::{Settings as Writing, StatusWriter};
+use latchkey_operator::write_status::{Blocks, Settings as Writing, StatusWriter};
 use libtest_mimic::Trial;
 use operator_link::{Position, Read, UpdateReader, UpdateWriter};
 use planner::{Facts, Inventory, Plan, Previous, Seed, Settings, plan};
@@ -31,8 +31,6 @@ use crate::support::eventually;
 const LEAST: usize = 90;
 /// What an API server with these definitions does not allow, and what only a folder can know.
 const CANNOT: [Need; 3] = [Need::UnvalidatedObjects, Need::MutableFields, Need::RemembersDeleted];
-/// What the operator does not do yet: an instance that it stops serving keeps the last status it was told.
-const NOT_YET: [&str; 1] = ["installation-stops-serving-a-namespace"];
 /// An API server writes times in whole seconds.
 const OLDER: Duration = Duration::from_millis(1_100);
 
@@ -50,7 +48,6 @@ async fn played(_: Suite) -> Result<(), TestError> {
     for (path, scenario) in all {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if CANNOT.iter().any(|need| scenario.needs.contains(need))
-            || NOT_YET.contains(&&*name)
             || only.as_ref().is_some_and(|part| !name.contains(part.as_str()))
         {
             continue;
@@ -95,8 +92,8 @@ impl<'a> ClusterWorld<'a> {
         let names = Names { namespace: "latchkey".to_owned(), installation: "main".to_owned() };
         let mut world = Self {
             control_plane,
-            observer: Observer::start(&client, &Scope::All),
-            writer: StatusWriter::start(&client, Writing::of("tests")),
+            observer: Observer::start(&client, &Scope::All, &names.status_manager()),
+            writer: StatusWriter::start(&client, Writing::of("tests", names.status_manager())),
             released: Released::read(client, &names).await?,
             names,
             previous: None,
@@ -233,9 +230,9 @@ impl<'a> ClusterWorld<'a> {
         let client = self.control_plane.client();
         self.change(instant).await?;
         if instant.restart {
-            self.observer = Observer::start(&client, &Scope::All);
+            self.observer = Observer::start(&client, &Scope::All, &self.names.status_manager());
             self.observer.synced().await;
-            self.writer = StatusWriter::start(&client, Writing::of("tests"));
+            self.writer = StatusWriter::start(&client, Writing::of("tests", self.names.status_manager()));
             self.released = Released::read(client, &self.names).await?;
             self.previous = None;
             self.surroundings.restart();
@@ -253,6 +250,7 @@ impl<'a> ClusterWorld<'a> {
         };
         let told = self.previous.is_none().then(|| self.observer.take_statuses());
         if let Some(told) = told {
+            self.writer.adopt(told.ours);
             let facts = self.surroundings.facts.clone();
             let inventory = Inventory { facts, ..whole.clone() };
             self.previous = Some(Previous::remember(&inventory, told.instances, told.blocks));
@@ -272,7 +270,7 @@ impl<'a> ClusterWorld<'a> {
         })?;
         let last = last.ok_or("no plan was made")?;
         let published = last.published(last.revision).ok_or("not published")?;
-        self.writer.offer(published, &objects);
+        self.writer.offer(published, &objects, Blocks::Ours);
         self.writer.idle().await;
         let routes = self.routes(&last, &domain)?;
         Ok(Outcome {

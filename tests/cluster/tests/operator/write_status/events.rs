@@ -6,7 +6,7 @@ use k8s_openapi::api::events::v1::Event as KubeEvent;
 use kube::Api;
 use kube::api::ListParams;
 use latchkey_cluster_tests::{Suite, TestError};
-use latchkey_operator::write_status::StatusWriter;
+use latchkey_operator::write_status::{Blocks, StatusWriter};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -34,8 +34,8 @@ pub(super) async fn events(suite: Suite) -> Result<(), TestError> {
             assert!(plan.events.iter().any(|event| event.reason == "Blocked"), "{:?}", plan.events);
             // A leader offers a plan once; three times here, as when an instance flaps.
             for _ in 0..3 {
-                writer.tell(published, &objects);
-                writer.offer(published, &objects);
+                writer.tell(published, &objects, Blocks::Ours);
+                writer.offer(published, &objects, Blocks::Ours);
             }
             let expected = u64::try_from(plan.events.len() * 3)?;
             let waiting = Instant::now() + SOON;

@@ -3,6 +3,7 @@
 mod events;
 mod limits;
 mod nonsense;
+mod taken_back;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use http::{Method, Request};
 use kube::Client;
 use latchkey_cluster_tests::{ControlPlane, Suite, TestError, TestNamespace};
 use latchkey_operator::observe::{Objects, Observer, Scope};
-use latchkey_operator::write_status::{Settings, StatusWriter};
+use latchkey_operator::write_status::{Blocks, Settings, StatusWriter};
 use libtest_mimic::Trial;
 use planner::{Facts, Inventory, Plan, Previous, Seed, Timestamp, plan};
 use resources::{API_VERSION, InstallationSpec};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use crate::observe::{create, folder, send, until};
+use crate::observe::{MANAGER, create, folder, send, until};
 
 /// What a busy machine may need for anything.
 const SOON: Duration = Duration::from_secs(20);
@@ -32,6 +33,7 @@ pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
         suite.test("write_status::an_api_server_that_asks_for_patience_gets_it", limits::patience),
         suite.test("write_status::no_more_a_second_than_allowed_and_none_after_the_end", limits::pace),
         suite.test("write_status::events_are_told_once_and_then_counted", events::events),
+        suite.test("write_status::what_is_served_no_more_is_taken_back", taken_back::taken_back),
         suite.test("write_status::an_object_without_sense_gets_its_status", nonsense::nonsense),
     ]
 }
@@ -47,7 +49,7 @@ struct Installation {
 impl Installation {
     async fn start(client: &Client, namespace: &str) -> Result<Self, TestError> {
         let scope = Scope::Namespaces([namespace.to_owned()].into());
-        let observer = Observer::start(client, &scope);
+        let observer = Observer::start(client, &scope, MANAGER);
         timeout(SOON, observer.synced()).await?;
         // A first list comes from the API server's cache, which may be a moment behind.
         let path = folder(namespace);
@@ -97,14 +99,14 @@ impl Installation {
         let objects = self.objects();
         let plan = self.plan(&objects);
         let published = plan.published(plan.revision).unwrap();
-        writer.tell(published, &objects);
-        writer.offer(published, &objects);
+        writer.tell(published, &objects, Blocks::Ours);
+        writer.offer(published, &objects, Blocks::Ours);
         plan
     }
 }
 
 fn settings() -> Settings {
-    Settings::of("operator-0")
+    Settings::of("operator-0", MANAGER)
 }
 
 async fn idle(writer: &StatusWriter) -> Result<(), TestError> {
@@ -171,8 +173,7 @@ async fn quiet(suite: Suite) -> Result<(), TestError> {
                 assert_eq!(stored["status"], serde_json::to_value(&**status)?);
                 assert_eq!(stored["status"]["blockedBy"], json!([block]));
                 let managers = stored["metadata"]["managedFields"].as_array().unwrap();
-                let ours =
-                    managers.iter().find(|entry| entry["manager"] == "latchkey-operator-status").unwrap();
+                let ours = managers.iter().find(|entry| entry["manager"] == MANAGER).unwrap();
                 assert_eq!((&ours["operation"], &ours["subresource"]), (&json!("Apply"), &json!("status")));
             }
             let stored = get(control_plane, places.last().unwrap()).await?;
@@ -303,8 +304,8 @@ async fn gone(suite: Suite) -> Result<(), TestError> {
             create(namespace, "again", json!({})).await?;
             let writer = StatusWriter::start(&control_plane.client(), settings());
             let published = plan.published(plan.revision).unwrap();
-            writer.tell(published, &objects);
-            writer.offer(published, &objects);
+            writer.tell(published, &objects, Blocks::Ours);
+            writer.offer(published, &objects, Blocks::Ours);
             idle(&writer).await?;
             let stats = writer.stats();
             assert_eq!((stats.gone, stats.written, stats.refused, stats.failed), (1, 1, 0, 0), "{stats:?}");
