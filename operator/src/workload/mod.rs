@@ -12,6 +12,8 @@ mod difference;
 mod disruption;
 mod keep;
 pub mod labels;
+#[cfg(test)]
+mod manifest_tests;
 mod network_policy;
 mod objects;
 pub mod pods;

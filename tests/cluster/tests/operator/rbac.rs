@@ -11,7 +11,7 @@ use latchkey_operator::names::Names;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::support::{Right, manifest, pairs, repository, rights};
+use crate::support::{Right, manifest, pairs, repository, restrict, rights};
 
 const ACCOUNT: &str = "latchkey-default-operator";
 
@@ -92,6 +92,8 @@ async fn allowed_and_refused(suite: Suite) -> Result<(), TestError> {
     let test = async |namespace: &TestNamespace<'_>| {
         let control_plane = namespace.control_plane();
         let objects = manifest(namespace, &names(namespace))?;
+        // Then a pod that asks for more than it should is warned of.
+        restrict(namespace).await?;
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
         let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
         let applied = control_plane.kubectl_with_input(&apply, &list.to_string()).await?;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::pretend_kubelet::PretendKubelet;
-use crate::support::{DOMAIN, Installation, Right, eventually, manifest, rights};
+use crate::support::{DOMAIN, Installation, Right, eventually, manifest, restrict, rights};
 
 /// After this time every secret but the seed is due for a change.
 const SECRETS_ARE_DUE: i64 = 340 * 24 * 3_600;
@@ -36,6 +36,7 @@ async fn used(_: Suite) -> Result<(), TestError> {
     control_plane.start_controllers().await?;
     control_plane
         .in_namespace("rights", async |namespace| {
+            restrict(namespace).await?;
             let mut here = Installation::begin(namespace).await?;
             live(&mut here).await?;
             let given = rights(&manifest(namespace, &here.names)?);

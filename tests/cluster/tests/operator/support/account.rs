@@ -84,6 +84,15 @@ pub(crate) fn pairs(one: &[String], two: &[String]) -> Vec<(String, String)> {
     one.iter().flat_map(|first| two.iter().map(|second| (first.clone(), second.clone()))).collect()
 }
 
+/// From now on only pods of the "restricted" standard run in the namespace; of what would make others is warned.
+pub(crate) async fn restrict(namespace: &TestNamespace<'_>) -> Result<(), TestError> {
+    let labels = ["enforce", "warn"].map(|mode| (format!("pod-security.kubernetes.io/{mode}"), "restricted"));
+    let labels = json!({"metadata": {"labels": std::collections::BTreeMap::from(labels)}});
+    let path = format!("/api/v1/namespaces/{}", namespace.name());
+    accepted(namespace.control_plane().exchange(Method::PATCH, &path, &labels).await?)?;
+    Ok(())
+}
+
 /// The account of an installation's operators, and a token of it.
 pub(crate) struct Account {
     /// Whom the API server takes its holder for.

@@ -8,7 +8,7 @@ mod programs;
 mod setup;
 mod visitor;
 
-pub(crate) use account::{Account, Right, manifest, pairs, repository, rights};
+pub(crate) use account::{Account, Right, manifest, pairs, repository, restrict, rights};
 pub(crate) use installation::{DOMAIN, Installation, get};
 pub(crate) use instance::WebServer;
 pub(crate) use programs::program;
