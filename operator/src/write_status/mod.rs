@@ -5,7 +5,7 @@
 //! plans hands over what is [`Published`] and goes on; nothing waits for the API server. What has to be written waits as
 //! names, so that the newest status counts and a burst of a hundred changes of an object is one write.
 //!
-//! - `outbox` decides what is to be written (pure).
+//! - `outbox` decides what is to be written (pure), `turns` in which order (pure): a fleet is no reason for anybody else to wait.
 //! - `sending` is the loop: so many at once, so many a second, none while the API server asks for patience.
 //! - `write` is one write and what its answer means.
 //! - `events` writes news, `series` says which of them are the same again (pure), `pace` is a rate (pure).
@@ -19,6 +19,7 @@ mod outbox;
 mod pace;
 mod sending;
 mod series;
+mod turns;
 mod write;
 
 use std::sync::atomic::Ordering;

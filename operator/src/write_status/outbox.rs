@@ -14,7 +14,7 @@
 //! | is told no more: this installation serves the object no longer | waits for its turn to be taken back, once |
 //! | there is no room | dropped and counted; everything is compared again when there is room |
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +25,11 @@ use resources::{Observed, RemoteInstanceStatus, VersionBlockStatus};
 use route_table::InstanceId;
 use tokio::time::Instant;
 
+use super::turns::{Lane, Turns};
 use crate::observe::{Digest, Objects, Said, Told};
 
+/// So many instances that change together are few: they do not wait behind many.
+const FEW: usize = 64;
 /// The first and the longest wait before a status that somebody else changed is set right.
 const CONTESTED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
 /// The first and the longest wait before a status that was refused is sent again.
@@ -90,8 +93,7 @@ pub(super) struct Outbox {
     most: usize,
     wanted: Wanted,
     objects: Objects,
-    queue: VecDeque<Subject>,
-    queued: BTreeSet<Subject>,
+    turns: Turns,
     flying: BTreeMap<Subject, Option<Digest>>,
     /// Objects that are served no more, while something of ours may stand there.
     leaving: BTreeSet<Subject>,
@@ -127,8 +129,7 @@ impl Outbox {
             most,
             wanted: Wanted::default(),
             objects: Objects::default(),
-            queue: VecDeque::new(),
-            queued: BTreeSet::new(),
+            turns: Turns::default(),
             flying: BTreeMap::new(),
             leaving: BTreeSet::new(),
             written: BTreeMap::new(),
@@ -142,7 +143,7 @@ impl Outbox {
 
     /// How many wait for their turn; those that found no room are one together.
     pub(super) fn waiting(&self) -> usize {
-        self.queue.len() + usize::from(self.overflowed)
+        self.turns.len() + usize::from(self.overflowed)
     }
 
     /// How many are on their way.
@@ -162,14 +163,16 @@ impl Outbox {
 
     /// Other statuses are wanted, or the API server has others.
     pub(super) fn offer(&mut self, wanted: Wanted, objects: Objects, now: Instant) {
-        let mut changed: Vec<Subject> = Vec::new();
+        let mut changed: Vec<(Subject, Lane)> = Vec::new();
         if !Arc::ptr_eq(&wanted.earlier, &self.wanted.earlier) {
-            changed.extend(wanted.earlier.iter().cloned());
+            changed.extend(wanted.earlier.iter().cloned().map(|subject| (subject, Lane::InTime)));
         }
-        let instances = wanted.instances.changes_since(&self.wanted.instances).into_iter();
-        changed.extend(instances.map(|(id, _)| Subject::Instance(id.clone())));
+        // There are never many of them, and what they count is what a person looks at.
         let blocks = self.wanted.blocks.diff(&wanted.blocks);
-        changed.extend(blocks.map(|change| Subject::Block(key(&change).clone())));
+        changed.extend(blocks.map(|change| (Subject::Block(key(&change).clone()), Lane::Soon)));
+        let instances = wanted.instances.changes_since(&self.wanted.instances);
+        let lane = if instances.len() <= FEW { Lane::Soon } else { Lane::InTime };
+        changed.extend(instances.into_iter().map(|(id, _)| (Subject::Instance(id.clone()), lane)));
         let mut seen = Vec::new();
         for change in self.objects.instances_told.diff(&objects.instances_told) {
             seen.push((Subject::Instance(key(&change).clone()), told(&change)));
@@ -179,13 +182,13 @@ impl Outbox {
         }
         self.wanted = wanted;
         self.objects = objects;
-        for subject in changed {
+        for (subject, lane) in changed {
             if self.is_wanted(&subject) {
                 self.leaving.remove(&subject);
             } else if self.seen(&subject).is_some() {
                 self.leaving.insert(subject.clone());
             }
-            self.consider(subject, now);
+            self.consider(subject, lane, now);
         }
         for (subject, (told, before)) in seen {
             self.see(subject, told, before, now);
@@ -199,7 +202,7 @@ impl Outbox {
         let blocks = self.wanted.blocks.keys().cloned().map(Subject::Block);
         let leaving = self.leaving.iter().cloned();
         for subject in instances.chain(blocks).chain(leaving).collect::<Vec<_>>() {
-            self.consider(subject, now);
+            self.consider(subject, Lane::InTime, now);
         }
     }
 
@@ -207,14 +210,13 @@ impl Outbox {
     pub(super) fn next(&mut self, now: Instant) -> Option<Letter> {
         while self.next_release().is_some_and(|until| until <= now) {
             if let Some((_, subject)) = self.held_until.pop_first() {
-                self.consider(subject, now);
+                self.consider(subject, Lane::InTime, now);
             }
         }
-        if self.overflowed && self.queue.is_empty() {
+        if self.overflowed && self.turns.is_empty() {
             self.compare_all(now);
         }
-        while let Some(subject) = self.queue.pop_front() {
-            self.queued.remove(&subject);
+        while let Some(subject) = self.turns.take() {
             let Some(status) = self.wanted_of(&subject) else { continue };
             let digest = status.digest();
             if self.is_told(&subject, digest) {
@@ -250,7 +252,7 @@ impl Outbox {
             Landing::Later => {}
         }
         // Another may be wanted by now.
-        self.consider(subject, now);
+        self.consider(subject, Lane::Soon, now);
     }
 
     /// The watch shows something else for an object than before.
@@ -282,7 +284,7 @@ impl Outbox {
             self.contested += 1;
             self.hold(&subject, wanted, CONTESTED, now);
         }
-        self.consider(subject, now);
+        self.consider(subject, Lane::InTime, now);
     }
 
     fn forget(&mut self, subject: &Subject) {
@@ -310,10 +312,10 @@ impl Outbox {
         self.held_until.insert((until, subject.clone()));
     }
 
-    /// Puts it into the queue, if it is to be written.
-    fn consider(&mut self, subject: Subject, now: Instant) {
+    /// Lets it wait for its turn, if it is to be written.
+    fn consider(&mut self, subject: Subject, lane: Lane, now: Instant) {
         // Looked at again when it has landed.
-        if self.flying.contains_key(&subject) || self.queued.contains(&subject) {
+        if self.flying.contains_key(&subject) || self.turns.has(&subject, lane) {
             return;
         }
         let Some(wanted) = self.wanted_of(&subject).map(|status| status.digest()) else {
@@ -335,13 +337,12 @@ impl Outbox {
             }
             return;
         }
-        if self.queue.len() >= self.most {
+        if self.turns.is_full(self.most) {
             self.dropped += 1;
             self.overflowed = true;
             return;
         }
-        self.queued.insert(subject.clone());
-        self.queue.push_back(subject);
+        self.turns.add(subject, lane);
     }
 
     /// Does the API server have it, as far as anybody knows? Of an object that is not there nothing can be told.

@@ -115,6 +115,29 @@ impl World {
 }
 
 #[test]
+fn what_changed_alone_does_not_wait_behind_a_fleet() {
+    let mut world = World::new(1_000);
+    for number in 0..200 {
+        world.store(number, "");
+        world.show(number);
+    }
+    // A version block does this.
+    world.wanted.extend((0..150).map(|number| (id(number), status("blocked"))));
+    world.offer();
+    assert_eq!(world.next().map(|(number, _)| number), Some(0));
+    world.want(199, "edited");
+    world.want(140, "edited");
+    let next: Vec<u8> = (0..3).map(|_| world.next().unwrap().0).collect();
+    assert!(next.contains(&199) && next.contains(&140), "{next:?}");
+    assert_eq!(world.outbox.waiting(), 148, "whoever waited twice has one turn");
+    while let Some((number, digest)) = world.next() {
+        assert_ne!(number, 140);
+        assert_eq!(digest, status("blocked").digest());
+    }
+    assert_eq!(world.outbox.flying(), 151);
+}
+
+#[test]
 fn what_differs_is_written_once_and_what_does_not_never() {
     let mut world = World::new(10);
     for (number, text) in [(1, ""), (2, "same"), (3, "old")] {
@@ -451,7 +474,7 @@ proptest! {
                 Step::Wait(millis) => world.now += Duration::from_millis(millis.into()),
                 Step::Meddle(..) | Step::Create(_) | Step::Land(_) | Step::Fail(..) => {}
             }
-            prop_assert!(world.outbox.queue.len() <= 3 && world.outbox.flying() == flying.len());
+            prop_assert!(world.outbox.turns.len() <= 3 && world.outbox.flying() == flying.len());
         }
         for letter in std::mem::take(&mut flying) {
             let landing = world.deliver(letter);
@@ -481,7 +504,7 @@ proptest! {
         world.flush();
         prop_assert!(world.writes.is_empty());
         let outbox = &world.outbox;
-        prop_assert!(outbox.queued.is_empty() && outbox.flying.is_empty() && outbox.written.is_empty());
+        prop_assert!(outbox.turns.is_empty() && outbox.flying.is_empty() && outbox.written.is_empty());
         prop_assert!(outbox.held_until.len() <= outbox.held.len());
     }
 }
