@@ -26,7 +26,7 @@ use crate::{
         TokenTerms,
     },
     settings::Limits,
-    tunnels::{data_threads::DataThreads, open::end_if_revoked, registry::Registry},
+    tunnels::{data_threads::DataThreads, enforce::enforce, registry::Registry},
     visitor::accept::accept_all,
 };
 
@@ -251,9 +251,7 @@ async fn apply_changes(door: Arc<Door>, mut routes: LiveRoutes) {
         // Before the table: what is looked at may be newer than its number says, never older.
         let publication = routes.live().publications();
         let table = routes.current();
-        for live in door.registry.all().iter().flat_map(|instance| instance.live()) {
-            end_if_revoked(Some(&table), &live.session, &live.tunnel);
-        }
+        enforce(&door, &table).await;
         routes.live().set_enforced(publication);
     }
 }

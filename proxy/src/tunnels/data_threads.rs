@@ -27,11 +27,21 @@ pub struct DataThreads(Arc<[DataThread]>);
 
 /// A tunnel's place on a thread; counts until it is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
+pub struct Place {
+    thread: usize,
+    tunnels: Arc<AtomicUsize>,
+}
+
+impl Place {
+    /// The number of the thread.
+    pub fn thread(&self) -> usize {
+        self.thread
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -49,9 +59,15 @@ impl DataThreads {
     /// The thread with the fewest tunnels, the first one on a tie: a lone tunnel then lives where its
     /// visitors are accepted.
     pub fn choose(&self) -> Option<(Handle, Place)> {
-        let thread = self.0.iter().min_by_key(|thread| thread.tunnels.load(Ordering::Relaxed))?;
+        let all = self.0.iter().enumerate();
+        let (number, thread) = all.min_by_key(|(_, thread)| thread.tunnels.load(Ordering::Relaxed))?;
         thread.tunnels.fetch_add(1, Ordering::Relaxed);
-        Some((thread.runtime.clone(), Place(thread.tunnels.clone())))
+        Some((thread.runtime.clone(), Place { thread: number, tunnels: thread.tunnels.clone() }))
+    }
+
+    /// The thread of that number.
+    pub fn runtime(&self, number: usize) -> Option<&Handle> {
+        self.0.get(number).map(|thread| &thread.runtime)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod data_threads;
+pub mod enforce;
 pub mod host;
 pub mod open;
 pub mod registry;

@@ -172,7 +172,9 @@ async fn open(
         Err(_) => return Err(plain(TunnelOpenResult::Timeout)),
     };
     drop(handshake);
+    let (runtime, place) = door.threads.choose().ok_or_else(|| plain(TunnelOpenResult::Overloaded))?;
     let session = Arc::new(Session {
+        thread: place.thread(),
         holds: grant.holds.iter().map(|(name, _)| name.clone()).collect(),
         names: token.hostnames().map(str::to_owned).collect(),
         claims: token.extra.clone(),
@@ -185,7 +187,6 @@ async fn open(
         allowed_by: ArcSwapOption::empty(),
         ours: Arc::default(),
     });
-    let (runtime, place) = door.threads.choose().ok_or_else(|| plain(TunnelOpenResult::Overloaded))?;
     let stream = stream.into_std().map_err(broken)?;
     let (door, holds) = (door.clone(), grant.holds);
     drop(runtime.spawn(async move {
@@ -284,24 +285,30 @@ async fn claim(
         release(held.get().map_or(&[], Vec::as_slice));
     }
     // The table may have changed since the token was looked at.
-    end_if_revoked(door.table().as_deref(), &session, &tunnel);
+    if let Some(why) = refusal_now(door.table().as_deref(), &session) {
+        end_revoked(&session, &tunnel, why);
+    }
 }
 
-/// Ends a tunnel that the table does not allow any more. A change of one route costs the tunnels of all others no more
-/// than a look at theirs.
-pub fn end_if_revoked(table: Option<&RouteTable>, session: &Session, tunnel: &Tunnel) {
+/// Why the table does not allow an open tunnel any more, if so. A change of one route costs the tunnels of all others no
+/// more than a look at theirs.
+pub fn refusal_now(table: Option<&RouteTable>, session: &Session) -> Option<TunnelOpenResult> {
     let route = table.zip(session.holds.first()).and_then(|(table, held)| table.by_id(held));
     if route.is_some_and(|route| is_allowed_by(session, route)) {
-        return;
+        return None;
     }
-    match revoked(table, session) {
-        Some(why) => {
-            // The first reason stays.
-            let _ = session.revoked.set(why);
-            tunnel.end(Asked::Revoked);
-        }
-        None => session.allowed_by.store(route.cloned()),
+    let refusal = revoked(table, session);
+    if refusal.is_none() {
+        session.allowed_by.store(route.cloned());
     }
+    refusal
+}
+
+/// Ends a tunnel that the table does not allow any more.
+pub fn end_revoked(session: &Session, tunnel: &Tunnel, why: TunnelOpenResult) {
+    // The first reason stays.
+    let _ = session.revoked.set(why);
+    tunnel.end(Asked::Revoked);
 }
 
 fn is_allowed_by(session: &Session, route: &Arc<Route>) -> bool {
@@ -377,6 +384,7 @@ mod tests {
         let route = |id: &str| Arc::new(Route::new(id.parse().unwrap()));
         let table = RouteTable::from_shared(1, None, [route("homes/lake"), route("homes/hill")]).unwrap();
         let session = Session {
+            thread: 0,
             holds: vec!["homes/lake".into()],
             names: Vec::new(),
             address: ([127, 0, 0, 1], 1).into(),

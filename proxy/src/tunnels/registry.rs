@@ -30,6 +30,8 @@ pub struct Session {
     pub holds: Vec<Arc<str>>,
     /// The hostnames of its token.
     pub names: Vec<String>,
+    /// The number of the thread its tunnel lives on.
+    pub thread: usize,
     /// Where its agent is.
     pub address: SocketAddr,
     /// Set when the route stopped allowing it: why.
