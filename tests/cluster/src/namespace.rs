@@ -20,6 +20,9 @@ pub type TestError = Box<dyn std::error::Error + Send + Sync>;
 /// What is written down of a failed test: everything of ours, and what was said beside it.
 const DUMPED: [&str; 3] = ["latchkey", "events", "statefulsets,pods,services,poddisruptionbudgets"];
 
+/// Instances removed by one request.
+const REMOVED_AT_ONCE: usize = 2_000;
+
 /// A namespace for one test.
 #[derive(Debug)]
 pub struct TestNamespace<'a> {
@@ -86,7 +89,15 @@ impl ControlPlane {
         // A light control plane has no controller that empties a namespace, nor one that takes cluster-wide objects.
         let group = format!("/apis/{}", resources::API_VERSION);
         let instances = format!("{group}/namespaces/{}/remoteinstances", namespace.name);
-        self.exchange(Method::DELETE, &instances, &json!({})).await?;
+        // So many at once take longer than a request may.
+        let some = format!("{instances}?limit={REMOVED_AT_ONCE}");
+        loop {
+            let answer = self.exchange(Method::DELETE, &some, &json!({})).await?;
+            let removed = answer.body.get("items").and_then(|items| items.as_array()).map_or(0, Vec::len);
+            if removed < REMOVED_AT_ONCE {
+                break;
+            }
+        }
         let rbac = "/apis/rbac.authorization.k8s.io/v1";
         for kind in [
             format!("{group}/versionblocks"),

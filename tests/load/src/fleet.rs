@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +11,6 @@ use std::{
 };
 
 use latchkey_agent::reconnect::{Action, Outcome, Reconnect};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use snitun::token::{FernetKeys, KeyError, TokenError};
 use tokio::{
@@ -22,6 +21,7 @@ use tokio::{
 
 use crate::{
     arguments::IdleTunnels,
+    descriptors::{DescriptorError, raise_limit},
     memory,
     tunnel::{Credentials, IdleTunnel, TunnelError},
 };
@@ -35,8 +35,12 @@ pub(crate) enum FleetError {
     KeyFile { path: PathBuf, source: io::Error },
     #[error("{} holds no usable Fernet keys", path.display())]
     Keys { path: PathBuf, source: KeyError },
-    #[error("{wanted} tunnels need as many open files; the hard limit is {limit} (ulimit -Hn)")]
-    FileLimit { wanted: usize, limit: u64 },
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
+    #[error("line {line} of {} is not `NAMESPACE/NAME HOSTNAME VERSION KEY`", path.display())]
+    Line { path: PathBuf, line: usize },
+    #[error("cannot read the agents in {}", path.display())]
+    AgentsFile { path: PathBuf, source: io::Error },
     #[error("cannot make a token")]
     Token(#[from] TokenError),
     #[error(transparent)]
@@ -65,28 +69,20 @@ impl Counts {
 
 /// Opens the tunnels and keeps them until a signal.
 pub(crate) fn run(options: &IdleTunnels) -> Result<(), FleetError> {
-    raise_file_limit(options.count)?;
-    let path = || options.fernet_keys.clone();
-    let text = fs::read_to_string(path()).map_err(|source| FleetError::KeyFile { path: path(), source })?;
-    let keys = FernetKeys::from_lines(&text).map_err(|source| FleetError::Keys { path: path(), source })?;
+    raise_limit(options.count)?;
+    let keys = read_keys(&options.fernet_keys)?;
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     let credentials = (0..options.count)
-        .map(|number| Credentials::make(format!("inst{number}.{}", options.domain), &keys, now))
+        .map(|number| Credentials::make(format!("inst{number}.{}", options.domain), None, &keys, now))
         .collect::<Result<Vec<_>, _>>()?;
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(keep(options, credentials))
 }
 
-/// 32 files are left for everything that is no tunnel.
-fn raise_file_limit(tunnels: usize) -> Result<(), FleetError> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).map_err(io::Error::from)?;
-    match limit.maximum {
-        Some(maximum) if maximum < tunnels as u64 + 32 => {
-            Err(FleetError::FileLimit { wanted: tunnels + 32, limit: maximum })
-        }
-        _ => Ok(()),
-    }
+/// The keys that make tokens.
+pub(crate) fn read_keys(path: &Path) -> Result<FernetKeys, FleetError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| FleetError::KeyFile { path: path.to_owned(), source })?;
+    FernetKeys::from_lines(&text).map_err(|source| FleetError::Keys { path: path.to_owned(), source })
 }
 
 async fn keep(options: &IdleTunnels, credentials: Vec<Credentials>) -> Result<(), FleetError> {

@@ -1,6 +1,8 @@
 //! Load tools for the bench in `tests/load`.
 
+mod agents;
 mod arguments;
+mod descriptors;
 mod fleet;
 mod memory;
 mod tunnel;
@@ -10,8 +12,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let arguments::Arguments { tool: arguments::Tool::IdleTunnels(options) } = arguments::Arguments::parse();
-    match fleet::run(&options) {
+    let done = match arguments::Arguments::parse().tool {
+        arguments::Tool::IdleTunnels(options) => fleet::run(&options),
+        arguments::Tool::Agents(options) => agents::run(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             arguments::complain(&error);

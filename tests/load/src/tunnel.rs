@@ -11,7 +11,7 @@ use snitun::{
     frame::{ChannelId, Flow, HEADER_LEN, Header},
     handshake::{self, HandshakeError, UNIT_LEN},
     random::Random,
-    token::{FernetKeys, Token, TokenError},
+    token::{FernetKeys, LatchkeyClaims, Token, TokenError},
     version::ProtocolVersion,
 };
 use tokio::{
@@ -57,8 +57,14 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
-    /// A session for `hostname`, protocol version 2, `aes-gcm-siv`, as our agents have it.
-    pub(crate) fn make(hostname: String, keys: &FernetKeys, now_unix: u64) -> Result<Self, TokenError> {
+    /// A session for `hostname`, protocol version 2, `aes-gcm-siv`, as our agents have it. Where proxies have a table,
+    /// `claims` say which instance's it is.
+    pub(crate) fn make(
+        hostname: String,
+        claims: Option<LatchkeyClaims>,
+        keys: &FernetKeys,
+        now_unix: u64,
+    ) -> Result<Self, TokenError> {
         let mut random = ThreadRandom;
         let (key, iv) = (AesKey(random.array()), AesIv(random.array()));
         #[expect(clippy::cast_precision_loss, reason = "Unix seconds are far below 2^52")]
@@ -70,7 +76,7 @@ impl Credentials {
             protocol_version: ProtocolVersion::V2,
             cipher: CipherKind::AesGcmSiv,
             alias: Vec::new(),
-            extra: None,
+            extra: claims,
         };
         Ok(Self { token: token.seal(keys, now_unix, random.array())?, key, iv })
     }

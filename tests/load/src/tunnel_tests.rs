@@ -50,7 +50,7 @@ impl Server {
 #[tokio::test]
 async fn it_opens_with_the_first_pong_and_answers_pings() {
     let keys = FernetKeys::from_lines(KEY).unwrap();
-    let credentials = Credentials::make("inst7.ui.test".into(), &keys, NOW).unwrap();
+    let credentials = Credentials::make("inst7.ui.test".into(), None, &keys, NOW).unwrap();
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let token = Token::open(&keys, credentials.token.as_bytes(), NOW as f64).unwrap();
     assert_eq!(token.hostname, "inst7.ui.test");

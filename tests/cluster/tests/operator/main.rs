@@ -12,6 +12,7 @@ mod cable;
 mod domains;
 mod edits;
 mod faults;
+mod fleet;
 mod front;
 mod joining;
 mod journey;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         domains::tests, //
         edits::tests,
         faults::tests,
+        fleet::tests,
         joining::tests,
         journey::tests,
         keys::tests,

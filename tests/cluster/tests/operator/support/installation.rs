@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use http::Method;
-use latchkey_cluster_tests::{Answer, LOGS_VARIABLE, Process, TestError, TestNamespace};
+use latchkey_cluster_tests::{Answer, ControlPlane, LOGS_VARIABLE, Process, TestError, TestNamespace};
 use latchkey_operator::names::Names;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -300,6 +300,26 @@ impl<'a, 'b> Installation<'a, 'b> {
         )
     }
 
+    /// The id of an instance.
+    pub(crate) fn id(&self, name: &str) -> String {
+        format!("{}/{name}", self.namespace.name())
+    }
+
+    /// Where its objects are.
+    pub(crate) fn control_plane(&self) -> &ControlPlane {
+        self.namespace.control_plane()
+    }
+
+    /// What an operator counts, by name, without what has labels.
+    pub(crate) async fn operator_metrics(&self, which: usize) -> Result<BTreeMap<String, f64>, TestError> {
+        let (_, text) = get(self.operators[&which].admin, "/metrics").await?;
+        let read = |line: &str| {
+            let (name, value) = line.strip_prefix("latchkey_operator_")?.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(read).collect())
+    }
+
     /// An instance as the API server has it.
     pub(crate) async fn instance(&self, name: &str) -> Result<Value, TestError> {
         let path = self.instance_path(name);
@@ -311,6 +331,13 @@ impl<'a, 'b> Installation<'a, 'b> {
         let request = json!({"metadata": {"annotations": {"latchkey.dev/join": "once"}}});
         let path = self.instance_path(name);
         accepted(self.namespace.control_plane().exchange(Method::PATCH, &path, &request).await?)?;
+        // The Secret is there a moment before its token lets anybody in.
+        eventually("the join token counts", async || {
+            let object = self.instance(name).await?;
+            let tokens = object["metadata"]["annotations"].get("latchkey.dev/join-tokens");
+            tokens.map(drop).ok_or_else(|| "no token yet".into())
+        })
+        .await?;
         let folder = self.path(&format!("join-{name}"));
         self.mount(&format!("{name}-join"), &folder).await?;
         self.run_agent(name, version).await
@@ -323,12 +350,26 @@ impl<'a, 'b> Installation<'a, 'b> {
             format!("--join={}", self.path(&format!("join-{name}")).join("bundle").display()),
             format!("--state={}", self.path(&format!("agent-{name}")).display()),
             format!("--target={}", server.address),
-            format!("--product-version={version}"),
+            format!("--product-version-file={}", self.version_file(name).display()),
+            "--product-version-interval=0.2".to_owned(),
         ];
+        self.report_version(name, version)?;
         let log = self.log("agent");
         let process = Process::start_with("agent", &program("latchkey-agent")?, &arguments, &[], log)?;
         self.agents.insert(name.to_owned(), Agent { _process: process, _server: server });
         Ok(())
+    }
+
+    /// What runs behind an agent is another version from now on.
+    pub(crate) fn report_version(&self, name: &str, version: &str) -> Result<(), TestError> {
+        // An agent never reads half of it.
+        let next = self.path(&format!("version-{name}.next"));
+        std::fs::write(&next, version)?;
+        Ok(std::fs::rename(next, self.version_file(name))?)
+    }
+
+    fn version_file(&self, name: &str) -> PathBuf {
+        self.path(&format!("version-{name}"))
     }
 
     /// The page of an instance, through a proxy.

@@ -9,7 +9,7 @@ mod setup;
 mod visitor;
 
 pub(crate) use account::{Account, Right, manifest, pairs, repository, restrict, rights};
-pub(crate) use installation::{DOMAIN, Installation, get};
+pub(crate) use installation::{DOMAIN, Installation, accepted, get};
 pub(crate) use instance::WebServer;
 pub(crate) use programs::program;
 pub(crate) use visitor::Visitor;

@@ -1,0 +1,72 @@
+//! What it costs: processor time and memory of every process.
+
+use std::time::Duration;
+
+use crate::support::Installation;
+
+use super::agents::Agents;
+
+/// What the kernel counts in: `USER_HZ`, which programs see as 100 whatever the kernel's own clock is.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// One process.
+#[derive(Debug, Clone)]
+struct Figure {
+    name: String,
+    cpu: Duration,
+    kib: u64,
+    most_kib: u64,
+}
+
+/// All of them.
+#[derive(Debug, Clone)]
+pub(super) struct Figures(Vec<Figure>);
+
+impl Figures {
+    /// Those of now.
+    pub(super) fn of(here: &Installation<'_, '_>, agents: &[Agents]) -> Self {
+        let operators = here.operators.iter().map(|(which, it)| (format!("operator {which}"), &it.process));
+        let proxies = here.proxies.iter().map(|(which, it)| (format!("proxy {which}"), &it.process));
+        let agents = agents.iter().enumerate().map(|(which, it)| (format!("agents {which}"), &it.process));
+        let all = operators.chain(proxies).chain(agents);
+        Self(all.filter_map(|(name, process)| Figure::of(name, process.id())).collect())
+    }
+
+    /// The processor time since then.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let mut all = self.clone();
+        for (figure, before) in all.0.iter_mut().zip(&before.0) {
+            figure.cpu = figure.cpu.saturating_sub(before.cpu);
+        }
+        all
+    }
+
+    pub(super) fn print(&self, when: &str) {
+        let told = self.0.iter().map(|Figure { name, cpu, kib, most_kib }| {
+            format!("{name} {:.2} s {} MiB (most {})", cpu.as_secs_f64(), kib / 1024, most_kib / 1024)
+        });
+        print(&format!("{when}: {}", told.collect::<Vec<_>>().join("; ")));
+    }
+}
+
+impl Figure {
+    /// Nothing of a process that is gone.
+    fn of(name: String, id: u32) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // Behind the name, which may hold anything: user and system time are the 12th and 13th.
+        let (_, numbers) = stat.rsplit_once(')')?;
+        let ticks = numbers.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
+        let cpu = Duration::from_millis(ticks.sum::<u64>() * 1_000 / TICKS_PER_SECOND);
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let kib = |name: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().trim_end_matches(" kB").parse().ok()
+        };
+        Some(Self { name, cpu, kib: kib("VmRSS:")?, most_kib: kib("VmHWM:")? })
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "figures for whoever runs it")]
+pub(super) fn print(text: &str) {
+    eprintln!("fleet::blocks_cut_and_let_back: {text}");
+}
