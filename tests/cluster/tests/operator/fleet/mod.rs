@@ -35,7 +35,7 @@ const PROXIES: usize = 3;
 const REAL_ONE_OF: usize = 750;
 const REAL: (usize, usize) = (3, 40);
 /// Statuses written a second, at least, on a busy machine; the operator's own pace is 200.
-const PACE: usize = 60;
+const PACE: usize = 25;
 /// A blocked agent asks again after 5 minutes at most.
 const NEXT_ASK: Duration = Duration::from_mins(6);
 
