@@ -50,9 +50,8 @@ impl Visitors {
             tasks.spawn(async move {
                 loop {
                     let visited = visit(&pods, &instance, &host).await;
-                    let visited = visited.and_then(|(found, detours)| match found == page {
-                        true => Ok(detours),
-                        false => Err(format!("another page: {found}").into()),
+                    let visited = visited.and_then(|(found, detours)| {
+                        if found == page { Ok(detours) } else { Err(format!("another page: {found}").into()) }
                     });
                     count(&seen, visited.map_err(|error| format!("{host}: {error}")));
                     tokio::time::sleep(PAUSE).await;

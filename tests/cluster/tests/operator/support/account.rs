@@ -1,4 +1,4 @@
-//! The operator's ServiceAccount, with exactly the rights that `deploy/operator.yaml` gives it.
+//! The operator's `ServiceAccount`, with exactly the rights that `deploy/operator.yaml` gives it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

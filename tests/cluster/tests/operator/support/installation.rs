@@ -64,8 +64,6 @@ pub(crate) struct Installation<'a, 'b> {
     kubeconfig: PathBuf,
     /// Do operators keep the proxies' workload? Then there are pods, and somebody has to look after them.
     pub(crate) keeps_workload: bool,
-    /// For how many seconds a leader's lease holds.
-    pub(crate) lease: u64,
     /// What operators are told besides.
     pub(crate) more_arguments: Vec<String>,
     started: usize,
@@ -97,7 +95,6 @@ impl<'a, 'b> Installation<'a, 'b> {
             account,
             kubeconfig,
             keeps_workload: false,
-            lease: 5,
             more_arguments: Vec::new(),
             started: 0,
         };

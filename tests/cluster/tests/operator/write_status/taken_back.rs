@@ -110,8 +110,8 @@ async fn by_one_and_the_next(
     assert_eq!(theirs["url"], "https://lake.there.example.com");
     here.tell(&["cabin"], Blocks::AnotherInstallations).await?;
     let left = get(control_plane, &place("hut")).await?;
-    assert!(left["status"].as_object().is_none_or(|status| status.is_empty()), "{}", left["status"]);
-    assert!(get(control_plane, &block).await?["status"].as_object().is_none_or(|status| status.is_empty()));
+    assert!(left["status"].as_object().is_none_or(serde_json::Map::is_empty), "{}", left["status"]);
+    assert!(get(control_plane, &block).await?["status"].as_object().is_none_or(serde_json::Map::is_empty));
     assert_eq!(get(control_plane, &place("lake")).await?["status"], theirs, "the other one's");
     assert!(url(control_plane, &place("cabin")).await?.is_some());
 
@@ -126,8 +126,8 @@ async fn by_one_and_the_next(
 
     // Somebody put the whole of it into place, so that an apply does not take it away.
     let path = format!("{}/status?fieldManager={OTHER}", place("cabin"));
-    let patch = json!({"status": {"url": "https://cabin.there.example.com"}});
-    let written = update(control_plane, &path, &patch).await?;
+    let change = json!({"status": {"url": "https://cabin.there.example.com"}});
+    let written = update(control_plane, &path, &change).await?;
     assert_eq!(written["status"]["url"], "https://cabin.there.example.com");
     there.catch_up(control_plane, &place("cabin")).await?;
     there.tell(&["lake", "cabin"], Blocks::AnotherInstallations).await?;
@@ -138,11 +138,11 @@ async fn by_one_and_the_next(
 }
 
 /// Writes as who puts something into place, not as who applies.
-async fn update(control_plane: &ControlPlane, path: &str, patch: &Value) -> Result<Value, TestError> {
+async fn update(control_plane: &ControlPlane, path: &str, change: &Value) -> Result<Value, TestError> {
     let request = http::Request::builder()
         .method(Method::PATCH)
         .uri(path)
         .header("content-type", "application/merge-patch+json")
-        .body(patch.to_string().into_bytes())?;
+        .body(change.to_string().into_bytes())?;
     Ok(timeout(Duration::from_secs(10), control_plane.client().request(request)).await??)
 }
