@@ -66,7 +66,7 @@ impl Signal {
 /// Why a channel ended without either end asking for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The peer closed it. What had arrived before may still wait to be [`taken`](Multiplexer::taken).
+    /// The peer closed it. What had arrived before may still wait to be [`taken`](super::Multiplexer::taken).
     ByPeer,
     /// Its reader was too slow: its queue reached the cap, or had to make way for others. A channel
     /// that the peer closed before can still end so, while its rest waits.
@@ -77,7 +77,7 @@ pub enum Ended {
 pub trait Local {
     /// The peer opened a channel for a visitor. False refuses it.
     fn opened(&mut self, key: ChannelKey, visitor: Option<IpAddr>) -> bool;
-    /// Bytes came. Returns how many of them were passed on at once; the rest [waits](Multiplexer::waiting)
+    /// Bytes came. Returns how many of them were passed on at once; the rest [waits](super::Multiplexer::waiting)
     /// in the channel.
     /// Not called while older bytes wait.
     fn data(&mut self, key: ChannelKey, bytes: &[u8]) -> usize;
