@@ -97,7 +97,7 @@ impl Agents {
             let told: Value = serde_json::from_str(&line).map_err(|error| format!("{error}: {line}"))?;
             self.up = told["up"].as_u64().ok_or("no `up`")?;
             self.refused = told["refused"].as_u64().ok_or("no `refused`")?;
-            self.last_error = told["lastError"].as_str().unwrap_or_default().to_owned();
+            told["lastError"].as_str().unwrap_or_default().clone_into(&mut self.last_error);
             for end in told["ended"].as_array().into_iter().flatten() {
                 let (id, at) = (end[0].as_str().ok_or("no id")?, end[1].as_u64().ok_or("no time")?);
                 self.ended.push((id.to_owned(), SystemTime::UNIX_EPOCH + Duration::from_micros(at)));
