@@ -172,6 +172,8 @@ async fn deleted(suite: Suite) -> Result<(), TestError> {
         .in_namespace("lease", async |namespace| {
             let (names, client) = (names(namespace), control_plane.client());
             let (one, _) = leads(&mut contend(client.clone(), &names, "one")).await?;
+            // Where the last term is not known any more, terms are told apart by seconds.
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
             leases(client.clone(), &names).delete(&names.lease(), &DeleteParams::default()).await?;
             assert_eq!(timeout(SLACK, one.lost()).await?, Loss::Deleted);
             let (other, _) = leads(&mut contend(client, &names, "other")).await?;
