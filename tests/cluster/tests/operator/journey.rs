@@ -63,8 +63,11 @@ async fn whole(suite: Suite) -> Result<(), TestError> {
             .await?;
             assert!(here.page(0, &host).await.is_err());
 
-            // On again: the agent comes back by itself.
+            // On again. An agent that was told "disabled" asks every quarter of an hour, and at once when it is started anew.
             here.apply(&lake()).await?;
+            here.condition("lake", "Programmed", "True").await?;
+            here.agents.remove("lake");
+            here.run_agent("lake", "2026.11.1").await?;
             eventually("it is back", async || here.page(0, &host).await).await?;
 
             let path = here.instance_path("lake");
