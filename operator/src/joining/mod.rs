@@ -95,6 +95,8 @@ struct State {
     seen: Instances,
     queue: Queue,
     failing: BTreeMap<InstanceId, Backoff>,
+    /// Whose bundle is being made: its Secret may be there already, and its token not yet.
+    making: Option<InstanceId>,
     recent: VecDeque<InstanceId>,
 }
 
@@ -161,7 +163,8 @@ impl Joining {
         let hash = TokenHash::of(&token);
         let id = instance(&token).ok_or_else(|| refused(Refused::Unknown))?;
         drop(token);
-        let declared = self.shared.may_know(&id, hash).ok_or_else(|| refused(Refused::Unknown))?;
+        let Known { declared, in_the_making } =
+            self.shared.may_know(&id, hash).ok_or_else(|| refused(Refused::Unknown))?;
         let unavailable = |error: &dyn std::fmt::Display| {
             tracing::warn!(target: "latchkey::joining", instance = %id, "an agent cannot be let in now: {error}");
             let detail = "The operator cannot note the key at the moment: try again.".to_owned();
@@ -172,9 +175,14 @@ impl Joining {
             let meta = store.get(&id).await.map_err(|error| unavailable(&error))?;
             let meta = meta.ok_or_else(|| refused(Refused::Unknown))?;
             let annotations = meta.metadata.annotations.clone().unwrap_or_default();
-            let changes = match admit(&annotations, &declared, hash, key, wall_clock()).map_err(refused)? {
-                Admitted::Already => return Ok(id),
-                Admitted::Write(changes) => changes,
+            let changes = match admit(&annotations, &declared, hash, key, wall_clock()) {
+                Ok(Admitted::Already) => return Ok(id),
+                Ok(Admitted::Write(changes)) => changes,
+                // An agent never brings a token again that was refused.
+                Err(Refused::Unknown) if in_the_making => {
+                    return Err(Refusal::unavailable("The bundle is still being made: try again."));
+                }
+                Err(why) => return Err(refused(why)),
             };
             let noted = store.annotate(&id, &meta, changes).await.map_err(|error| unavailable(&error))?;
             if let Some(meta) = noted {
@@ -204,20 +212,28 @@ impl Enrolments for Joining {
     }
 }
 
+/// What is known of an instance whose token somebody brings.
+struct Known {
+    /// The keys that it declares.
+    declared: Vec<Fingerprint>,
+    in_the_making: bool,
+}
+
 impl Shared {
-    /// The keys that an instance declares, if it may have this token. Whoever makes tokens up asks nothing of the API
-    /// server.
-    fn may_know(&self, id: &InstanceId, hash: TokenHash) -> Option<Vec<Fingerprint>> {
+    /// The instance, if it may have this token. Whoever makes tokens up asks nothing of the API server.
+    fn may_know(&self, id: &InstanceId, hash: TokenHash) -> Option<Known> {
         let state = self.state();
         let object = state.seen.get(id)?;
         let tokens = Tokens::read(wish(object).tokens, wall_clock());
-        if tokens.find(hash).is_none() && !state.recent.contains(id) {
+        let in_the_making = state.making.as_ref() == Some(id);
+        if tokens.find(hash).is_none() && !in_the_making && !state.recent.contains(id) {
             return None;
         }
-        Some(match &**object {
+        let declared = match &**object {
             Observed::Readable(object) => object.spec.agent_keys.clone(),
             Observed::Unreadable(_) => Vec::new(),
-        })
+        };
+        Some(Known { declared, in_the_making })
     }
 
     /// Looks at one instance, and plans when to look again.
@@ -226,9 +242,11 @@ impl Shared {
         let Some(object) = object else { return };
         let life = self.settings.token_life;
         // What is seen may be old, but where there is nothing to do nobody needs to be asked.
-        let again = match step(wish(&object), wall_clock(), life) {
-            Step::Nothing(at) => Ok(at),
-            _ => making::serve(&self.store, &self.settings, id).await,
+        let again = if let Step::Nothing(at) = step(wish(&object), wall_clock(), life) {
+            Ok(at)
+        } else {
+            self.state().making = Some(id.clone());
+            making::serve(&self.store, &self.settings, id).await
         };
         if let Some(error) = self.plan(id, again) {
             self.complain(id, &error).await;
@@ -238,6 +256,7 @@ impl Shared {
     /// Plans when an instance is looked at again. Gives back a failure that its owner has not heard of.
     fn plan(&self, id: &InstanceId, looked: Result<Option<Timestamp>, MakeError>) -> Option<MakeError> {
         let mut state = self.state();
+        state.making = None;
         match looked {
             Ok(again) => {
                 state.failing.remove(id);

@@ -36,6 +36,9 @@ pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
         suite.test("joining::a_token_lets_in_one_agent", |suite| {
             run(suite, LIFE, async |world| a_token_lets_in_one_agent(world).await)
         }),
+        suite.test("joining::nobody_is_too_early", |suite| {
+            run(suite, LIFE, async |world| nobody_is_too_early(world).await)
+        }),
         suite.test("joining::a_reusable_token_lets_in_several", |suite| {
             run(suite, LIFE, async |world| a_reusable_token_lets_in_several(world).await)
         }),
@@ -293,6 +296,33 @@ async fn a_token_lets_in_one_agent(world: &World<'_>) -> Result<(), TestError> {
     world.annotate("lake", json!({AGENT_KEYS_ANNOTATION: null})).await?;
     assert_eq!(kind(&world.enrol(&token, key(1)).await), Some(RefusalKind::Token));
     assert_eq!(world.keys("lake").await?, "");
+    Ok(())
+}
+
+/// The Secret is there a moment before its token is known. An agent that is refused then would never ask again.
+async fn nobody_is_too_early(world: &World<'_>) -> Result<(), TestError> {
+    let mut early = 0;
+    for number in 0..8 {
+        let name = format!("house-{number}");
+        world.make(&name, json!({JOIN_ANNOTATION: "once"})).await?;
+        let until = Instant::now() + WITHIN;
+        let token = loop {
+            match world.token(&name).await {
+                Ok(token) => break token,
+                Err(error) => assert!(Instant::now() < until, "no Secret: {error}"),
+            }
+        };
+        loop {
+            let answer = world.enrol(&token, key(number)).await;
+            match kind(&answer) {
+                None => break,
+                Some(RefusalKind::Unavailable) => early += 1,
+                Some(_) => panic!("refused for good: {answer:?}"),
+            }
+            assert!(Instant::now() < until, "{answer:?}");
+        }
+    }
+    assert!(early > 0, "nobody came early: the test tests nothing");
     Ok(())
 }
 
