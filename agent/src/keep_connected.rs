@@ -177,7 +177,7 @@ impl Keeper {
                 self.after_with(Outcome::ConnectFailed, &error);
             }
             Err(Failed::Session(error)) => {
-                let Some(refusal) = error.refusal() else {
+                let Some((refusal, retry_after)) = error.refusal() else {
                     self.parts.metrics.attempts_failed.add(1);
                     return self.after_with(Outcome::ConnectFailed, &error);
                 };
@@ -186,7 +186,7 @@ impl Keeper {
                     // A tunnel opened for another version must not outlive the answer.
                     self.end_current(Asked::Revoked);
                 }
-                self.after_with(Outcome::Refused(refusal), &error);
+                self.after_with(Outcome::Refused { refusal, retry_after }, &error);
             }
         }
     }

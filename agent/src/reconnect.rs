@@ -13,10 +13,10 @@
 //! | `ConnectFailed`          | first minute of trouble        | J(0.5 s, 1 s, 2 s, 4 s, 8 s, 8 s, ...)          |
 //! | `ConnectFailed`          | later                          | J(... 16 s, 32 s, 60 s, 60 s, ...)              |
 //! | `Refused(UnknownKey)`    |                                | H(10 s, 20 s, ... 5 min)                        |
-//! | `Refused(Disabled)`      |                                | H(15 min, 30 min, 1 h, 1 h, ...)                |
-//! | `Refused(Blocked)`       |                                | H(5 min)                                        |
-//! | `Refused(TooMany)`       | the server named a time        | that time (an hour at most) + J(1 s or a tenth) |
-//! | `Refused(TooMany)`       | it did not                     | H(1 min)                                        |
+//! | `Refused(Disabled)`      | the server named no time       | H(15 min, 30 min, 1 h, 1 h, ...)                |
+//! | `Refused(Blocked)`       | the server named no time       | H(5 min)                                        |
+//! | `Refused(TooMany)`       | the server named no time       | H(1 min)                                        |
+//! | any of these three       | the server named one           | that (5 s to an hour) + J(1 s or a tenth)       |
 //! | `Conflict`               |                                | 1 min + J(15 s)                                 |
 //! | `GoAway`                 | connected for 10 s             | now, beside the tunnel that drains              |
 //! | `GoAway`                 | connected just now             | as for `ConnectFailed`                          |
@@ -39,7 +39,8 @@ const UNKNOWN_KEY: (Duration, Duration) = (Duration::from_secs(10), Duration::fr
 const DISABLED: (Duration, Duration) = (Duration::from_mins(15), Duration::from_hours(1));
 const BLOCKED: Duration = Duration::from_mins(5);
 const TOO_MANY: Duration = Duration::from_mins(1);
-const RETRY_AFTER_CAP: Duration = Duration::from_hours(1);
+/// A server that names a time is believed within these.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_hours(1));
 const CONFLICT: Duration = Duration::from_mins(1);
 const CONFLICT_JITTER: Duration = Duration::from_secs(15);
 
@@ -53,10 +54,7 @@ pub enum Refusal {
     /// 409: the version we run is blocked.
     Blocked,
     /// 429: asked too often.
-    TooMany {
-        /// What the Retry-After header said.
-        retry_after: Option<Duration>,
-    },
+    TooMany,
 }
 
 /// What happened to the tunnel in use, or to the attempt at one.
@@ -69,7 +67,12 @@ pub enum Outcome {
     /// No session or no tunnel, for a reason that may pass by itself.
     ConnectFailed,
     /// The session API refused us.
-    Refused(Refusal),
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// When to ask again, if it said so.
+        retry_after: Option<Duration>,
+    },
     /// Another agent holds the instance's tunnel.
     Conflict,
     /// The server will close the tunnel in use soon.
@@ -146,7 +149,7 @@ impl Reconnect {
             (Outcome::VersionChanged, State::Connected { .. } | State::Waiting(Why::Blocked)) => self.now(),
             (Outcome::Lost | Outcome::GoAway | Outcome::VersionChanged, _) => Action::Stay,
             (Outcome::ConnectFailed, _) => self.failed(now, random),
-            (Outcome::Refused(refusal), _) => self.refused(refusal, random),
+            (Outcome::Refused { refusal, retry_after }, _) => self.refused(refusal, retry_after, random),
             (Outcome::Conflict, _) => self.wait(Why::Conflict, CONFLICT + CONFLICT_JITTER.mul_f64(random)),
         }
     }
@@ -176,26 +179,26 @@ impl Reconnect {
         self.wait(Why::Failed, most.mul_f64(random))
     }
 
-    fn refused(&mut self, refusal: Refusal, random: f64) -> Action {
+    fn refused(&mut self, refusal: Refusal, retry_after: Option<Duration>, random: f64) -> Action {
         let why = match refusal {
             Refusal::UnknownKey => Why::UnknownKey,
             Refusal::Disabled => Why::Disabled,
             Refusal::Blocked => Why::Blocked,
-            Refusal::TooMany { .. } => Why::TooMany,
+            Refusal::TooMany => Why::TooMany,
         };
         // A refusal is an answer: the server is there, and the next failure starts a new backoff.
         self.failures = 0;
         self.refusals = if self.last_refusal == Some(why) { self.refusals.saturating_add(1) } else { 0 };
         self.last_refusal = Some(why);
-        let time = match refusal {
-            Refusal::UnknownKey => half(doubled(UNKNOWN_KEY.0, self.refusals, UNKNOWN_KEY.1), random),
-            Refusal::Disabled => half(doubled(DISABLED.0, self.refusals, DISABLED.1), random),
-            Refusal::Blocked => half(BLOCKED, random),
-            Refusal::TooMany { retry_after: None } => half(TOO_MANY, random),
-            Refusal::TooMany { retry_after: Some(told) } => {
-                let told = told.min(RETRY_AFTER_CAP);
+        let time = match (refusal, retry_after) {
+            (Refusal::UnknownKey, _) => half(doubled(UNKNOWN_KEY.0, self.refusals, UNKNOWN_KEY.1), random),
+            (_, Some(told)) => {
+                let told = told.clamp(RETRY_AFTER.0, RETRY_AFTER.1);
                 told + (told / 10).max(Duration::from_secs(1)).mul_f64(random)
             }
+            (Refusal::Disabled, None) => half(doubled(DISABLED.0, self.refusals, DISABLED.1), random),
+            (Refusal::Blocked, None) => half(BLOCKED, random),
+            (Refusal::TooMany, None) => half(TOO_MANY, random),
         };
         self.wait(why, time)
     }
@@ -226,9 +229,14 @@ mod tests {
         it
     }
 
+    /// A refusal without a time.
+    fn no(refusal: Refusal) -> Outcome {
+        Outcome::Refused { refusal, retry_after: None }
+    }
+
     fn refused(refusal: Refusal) -> Reconnect {
         let mut it = Reconnect::new(s(0));
-        it.after(Outcome::Refused(refusal), s(1), 0.5);
+        it.after(no(refusal), s(1), 0.5);
         it
     }
 
@@ -285,35 +293,38 @@ mod tests {
 
     #[test]
     fn an_unknown_key_asks_again_ever_more_rarely() {
-        let got = again_and_again(Outcome::Refused(Refusal::UnknownKey), s(1), 1.0, 7);
+        let got = again_and_again(no(Refusal::UnknownKey), s(1), 1.0, 7);
         assert_eq!(got, waits(&[10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]));
     }
 
     #[test]
     fn a_disabled_instance_asks_up_to_hourly() {
-        let outcome = Outcome::Refused(Refusal::Disabled);
+        let outcome = no(Refusal::Disabled);
         assert_eq!(again_and_again(outcome, s(1), 1.0, 4), waits(&[900.0, 1800.0, 3600.0, 3600.0]));
         assert_eq!(again_and_again(outcome, s(1), 0.0, 2), waits(&[450.0, 900.0]));
     }
 
     #[test]
     fn a_blocked_version_asks_every_few_minutes() {
-        let outcome = Outcome::Refused(Refusal::Blocked);
+        let outcome = no(Refusal::Blocked);
         assert_eq!(again_and_again(outcome, s(1), 1.0, 3), waits(&[300.0, 300.0, 300.0]));
         assert_eq!(again_and_again(outcome, s(1), 0.0, 1), waits(&[150.0]));
     }
 
     #[test]
     fn retry_after_is_honoured() {
-        let told = |t| Outcome::Refused(Refusal::TooMany { retry_after: Some(t) });
-        assert_eq!(again_and_again(told(s(30)), s(1), 0.0, 1), waits(&[30.0]));
-        assert_eq!(again_and_again(told(s(30)), s(1), 1.0, 1), waits(&[33.0]));
-        assert_eq!(again_and_again(told(s(86_400)), s(1), 0.0, 1), waits(&[3600.0]), "an hour at most");
+        for refusal in [Refusal::TooMany, Refusal::Disabled, Refusal::Blocked] {
+            let told = |time| Outcome::Refused { refusal, retry_after: Some(time) };
+            assert_eq!(again_and_again(told(s(30)), s(1), 0.0, 2), waits(&[30.0, 30.0]));
+            assert_eq!(again_and_again(told(s(30)), s(1), 1.0, 1), waits(&[33.0]));
+            assert_eq!(again_and_again(told(s(86_400)), s(1), 0.0, 1), waits(&[3600.0]), "an hour at most");
+            assert_eq!(again_and_again(told(s(0)), s(1), 0.0, 1), waits(&[5.0]), "not all the time");
+        }
     }
 
     #[test]
     fn too_many_without_a_time_waits_a_minute() {
-        let outcome = Outcome::Refused(Refusal::TooMany { retry_after: None });
+        let outcome = no(Refusal::TooMany);
         assert_eq!(again_and_again(outcome, s(1), 1.0, 1), waits(&[60.0]));
     }
 
@@ -346,7 +357,7 @@ mod tests {
 
     #[test]
     fn another_version_lifts_no_other_wait() {
-        for refusal in [Refusal::UnknownKey, Refusal::Disabled, Refusal::TooMany { retry_after: None }] {
+        for refusal in [Refusal::UnknownKey, Refusal::Disabled, Refusal::TooMany] {
             assert_eq!(
                 refused(refusal).after(Outcome::VersionChanged, s(2), 1.0),
                 Action::Stay,
@@ -361,10 +372,10 @@ mod tests {
     #[test]
     fn another_kind_of_refusal_starts_its_own_count() {
         let mut it = Reconnect::new(s(0));
-        it.after(Outcome::Refused(Refusal::UnknownKey), s(1), 1.0);
-        it.after(Outcome::Refused(Refusal::UnknownKey), s(1), 1.0);
-        assert_eq!(it.after(Outcome::Refused(Refusal::Disabled), s(1), 1.0), Action::In(s(900)));
-        assert_eq!(it.after(Outcome::Refused(Refusal::UnknownKey), s(1), 1.0), Action::In(s(10)));
+        it.after(no(Refusal::UnknownKey), s(1), 1.0);
+        it.after(no(Refusal::UnknownKey), s(1), 1.0);
+        assert_eq!(it.after(no(Refusal::Disabled), s(1), 1.0), Action::In(s(900)));
+        assert_eq!(it.after(no(Refusal::UnknownKey), s(1), 1.0), Action::In(s(10)));
     }
 
     /// A generator that needs no crate and gives the same numbers every run.
@@ -417,11 +428,11 @@ mod tests {
             Just(Outcome::Connected),
             Just(Outcome::Lost),
             Just(Outcome::ConnectFailed),
-            Just(Outcome::Refused(Refusal::UnknownKey)),
-            Just(Outcome::Refused(Refusal::Disabled)),
-            Just(Outcome::Refused(Refusal::Blocked)),
+            Just(no(Refusal::UnknownKey)),
+            Just(no(Refusal::Disabled)),
+            Just(no(Refusal::Blocked)),
             any::<Option<u32>>().prop_map(|t| {
-                Outcome::Refused(Refusal::TooMany { retry_after: t.map(|t| s(u64::from(t))) })
+                Outcome::Refused { refusal: Refusal::TooMany, retry_after: t.map(|t| s(u64::from(t))) }
             }),
             Just(Outcome::Conflict),
             Just(Outcome::GoAway),
@@ -446,7 +457,7 @@ mod tests {
                 if outcome == Outcome::Connected { planned = false; up = true; }
                 match action {
                     Action::In(time) => {
-                        prop_assert!(time <= RETRY_AFTER_CAP + RETRY_AFTER_CAP / 10);
+                        prop_assert!(time <= RETRY_AFTER.1 + RETRY_AFTER.1 / 10);
                         planned = true;
                     }
                     Action::Now => {
@@ -455,7 +466,7 @@ mod tests {
                     }
                     Action::Stay => {}
                 }
-                if matches!(outcome, Outcome::Lost | Outcome::Conflict | Outcome::Refused(_)) { up = false; }
+                if matches!(outcome, Outcome::Lost | Outcome::Conflict | Outcome::Refused { .. }) { up = false; }
                 prop_assert!(planned || up, "neither a tunnel nor a plan after {outcome:?}");
             }
         }

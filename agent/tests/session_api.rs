@@ -91,7 +91,7 @@ impl Api {
                         let (status, body) =
                             answers.lock().unwrap().pop_front().expect("no more was to be asked");
                         let mut response = Response::builder().status(status);
-                        if status == 429 {
+                        if [403, 409, 429].contains(&status) {
                             response = response.header("retry-after", "17");
                         }
                         Ok::<_, Infallible>(response.body(Full::new(Bytes::from(body.to_string()))).unwrap())
@@ -236,7 +236,7 @@ async fn an_unknown_key_enrols_once_with_the_join_token() {
     assert_eq!(heard[1].1, json!({"joinToken": "join-me", "publicKeySha256": asking.key}));
 
     let error = asking.ask().await.unwrap_err();
-    assert_eq!(error.refusal(), Some(Refusal::UnknownKey));
+    assert_eq!(error.refusal(), Some((Refusal::UnknownKey, None)));
     assert!(error.to_string().contains(&asking.key), "{error}");
     assert_eq!(api.heard().len(), 5, "a token that was used is not sent again");
 }
@@ -248,9 +248,9 @@ async fn a_proxy_that_enrols_nobody_says_so() {
     let api = Api::answering(&[unknown.clone(), refused, unknown]).await;
     let asking = Asking::with(api.bundle(&api.ca, Some("join-me")));
     let error = asking.ask().await.unwrap_err();
-    assert_eq!(error.refusal(), Some(Refusal::UnknownKey));
+    assert_eq!(error.refusal(), Some((Refusal::UnknownKey, None)));
     assert!(error.to_string().contains("Add the key to agentKeys."), "{error}");
-    assert_eq!(asking.ask().await.unwrap_err().refusal(), Some(Refusal::UnknownKey));
+    assert_eq!(asking.ask().await.unwrap_err().refusal(), Some((Refusal::UnknownKey, None)));
 }
 
 #[tokio::test]
@@ -259,12 +259,12 @@ async fn refusals_are_told_apart() {
         json!({"title": "Blocked", "blocks": [{"name": "core-2021-1-4", "reason": "Directory traversal"}]});
     let api = Api::answering(&[(403, json!({})), (409, blocked), (429, json!({})), (500, json!({}))]).await;
     let asking = Asking::with(api.bundle(&api.ca, None));
-    assert_eq!(asking.ask().await.unwrap_err().refusal(), Some(Refusal::Disabled));
-    let error = asking.ask().await.unwrap_err();
-    assert_eq!(error.refusal(), Some(Refusal::Blocked));
-    assert!(error.to_string().contains("core-2021-1-4: Directory traversal"), "{error}");
     let retry_after = Some(Duration::from_secs(17));
-    assert_eq!(asking.ask().await.unwrap_err().refusal(), Some(Refusal::TooMany { retry_after }));
+    assert_eq!(asking.ask().await.unwrap_err().refusal(), Some((Refusal::Disabled, retry_after)));
+    let error = asking.ask().await.unwrap_err();
+    assert_eq!(error.refusal(), Some((Refusal::Blocked, retry_after)));
+    assert!(error.to_string().contains("core-2021-1-4: Directory traversal"), "{error}");
+    assert_eq!(asking.ask().await.unwrap_err().refusal(), Some((Refusal::TooMany, retry_after)));
     assert_eq!(asking.ask().await.unwrap_err().refusal(), None, "500 may pass by itself");
 }
 

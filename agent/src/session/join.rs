@@ -147,7 +147,11 @@ impl Join {
             Enrolled::Yes => tracing::info!("enrolled: this agent's key is registered now"),
             Enrolled::No(problem) => {
                 self.token_spent.store(true, Ordering::Relaxed);
-                return Err(SessionError::Refused { refusal: Refusal::UnknownKey, problem });
+                return Err(SessionError::Refused {
+                    refusal: Refusal::UnknownKey,
+                    retry_after: None,
+                    problem,
+                });
             }
         }
         self.token_spent.store(true, Ordering::Relaxed);
@@ -201,10 +205,10 @@ impl Join {
             }
             403 => Refusal::Disabled,
             409 => Refusal::Blocked,
-            429 => Refusal::TooMany { retry_after: reply.retry_after },
+            429 => Refusal::TooMany,
             _ => return Err(SessionError::Unreachable(format!("{} answered {problem}", self.server()))),
         };
-        Err(SessionError::Refused { refusal, problem })
+        Err(SessionError::Refused { refusal, retry_after: reply.retry_after, problem })
     }
 }
 

@@ -78,6 +78,8 @@ pub enum SessionError {
     Refused {
         /// For the state machine.
         refusal: Refusal,
+        /// When to ask again, if it said so.
+        retry_after: Option<Duration>,
         /// For people.
         problem: Problem,
     },
@@ -85,9 +87,9 @@ pub enum SessionError {
 
 impl SessionError {
     /// How it counts for the next attempt.
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub fn refusal(&self) -> Option<(Refusal, Option<Duration>)> {
         match self {
-            Self::Refused { refusal, .. } => Some(*refusal),
+            Self::Refused { refusal, retry_after, .. } => Some((*refusal, *retry_after)),
             Self::File(_) | Self::Unreachable(_) => None,
         }
     }

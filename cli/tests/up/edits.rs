@@ -100,7 +100,7 @@ fn a_block_refuses_and_who_accepts_it_is_let_back_in() {
         join.session(&Report::default()).await
     });
     match asked {
-        Err(SessionError::Refused { refusal: Refusal::Blocked, problem }) => {
+        Err(SessionError::Refused { refusal: Refusal::Blocked, problem, .. }) => {
             assert_eq!((problem.status, problem.blocks[0].name.as_str()), (409, "core-2021-1-4"));
         }
         other => panic!("{other:?}"),

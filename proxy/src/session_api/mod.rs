@@ -3,6 +3,7 @@
 //! Agents prove a key by TLS client authentication and get the token that opens their tunnel. What is decided
 //! ([`decide_session`], [`decide_issue`]) is apart from how it is carried ([`SessionApi`]).
 
+mod comeback;
 mod desk;
 mod enrol;
 mod heard;

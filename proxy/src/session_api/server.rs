@@ -33,9 +33,9 @@ use zeroize::Zeroizing;
 
 use super::{
     Allowance, ApiIdentity, ApiTlsError, Enrolment, Grant, Limiter, MAX_BODY_BYTES, Problem, ProblemKind,
-    Report, Reports, TokenTerms, client_key, decide_issue, decide_session, issue::IssuedToken,
-    limiter::client_network, parse_enrol_request, parse_issue_request, parse_session_request,
-    problem::whole_seconds, session::SessionReply,
+    Report, Reports, TokenTerms, client_key, comeback::Comeback, decide_issue, decide_session,
+    issue::IssuedToken, limiter::client_network, parse_enrol_request, parse_issue_request,
+    parse_session_request, problem::whole_seconds, session::SessionReply,
 };
 use crate::{
     clock,
@@ -109,6 +109,7 @@ struct Inner {
     handshakes: Limiter<IpAddr>,
     requests: Limiter<IpAddr>,
     by_key: Limiter<[u8; 32]>,
+    comeback: Comeback,
 }
 
 impl fmt::Debug for SessionApi {
@@ -141,6 +142,7 @@ impl SessionApi {
             handshakes: Limiter::new(settings.handshakes_per_client, settings.remembered),
             requests: Limiter::new(settings.requests_per_client, settings.remembered),
             by_key: Limiter::new(settings.requests_per_key, settings.remembered),
+            comeback: Comeback::default(),
             settings,
         })))
     }
@@ -344,11 +346,21 @@ impl Inner {
             return front_page();
         }
         let body = self.body(request.into_body()).await?;
-        match path.as_str() {
+        let answer = match path.as_str() {
             "/v1/session" => self.session(&body, peer, key.as_ref()),
             "/v1/issue" => self.issue(&body, peer, key.as_ref()),
             _ => self.enrol(&body, key.as_ref()).await,
-        }
+        };
+        answer.map_err(|problem| match problem.kind {
+            // Whoever is let in again waits no longer than until the next ask.
+            ProblemKind::Disabled
+            | ProblemKind::NotUnderstood
+            | ProblemKind::Blocked
+            | ProblemKind::UnknownVersion => {
+                Problem { retry_after: Some(self.comeback.next(Instant::now())), ..problem }
+            }
+            _ => problem,
+        })
     }
 
     fn check_rate(&self, peer: IpAddr, key: Option<&Fingerprint>) -> Result<(), Problem> {
