@@ -161,6 +161,14 @@ impl<T: Parts> Observed<T> {
         Ok(Self::of(about, &take("spec").unwrap_or_default(), take("status")))
     }
 
+    /// Reads what an object says from its text, if it makes sense. Otherwise [`Observed::of`] tells what is wrong.
+    pub fn sensible(about: About, spec: &str) -> Result<Self, About> {
+        match serde_json::from_str::<T::Spec>(spec) {
+            Ok(spec) if spec.check().is_ok() => Ok(Self::Readable(Object { about, spec, status: None })),
+            _ => Err(about),
+        }
+    }
+
     /// Reads what an object says.
     pub fn of(about: About, spec: &Value, status: Option<Value>) -> Self {
         match read_spec::<T::Spec>(spec) {

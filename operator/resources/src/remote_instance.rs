@@ -154,6 +154,8 @@ impl Default for Access {
 /// What became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+// One installation tells all of it: that it owns each member would be noted in every object, longer than what is told.
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct RemoteInstanceStatus {
     /// The generation of the object that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,12 +5,10 @@
 //! wrong with an object does not forbid to change the rest of it, however, so that such an object gets its status by a
 //! JSON patch that puts the whole of it in place, and only into the object that is meant.
 //!
-//! Of what is written into such an object nobody is the owner (managed fields are not kept up there), so that apply does
-//! not take it away later. So where the answer to an apply says more than was applied, and nobody but installations owns any
-//! of the status, the patch follows: the one that serves an object alone knows. What somebody else added to a status stays.
-//!
-//! A status is taken back by applying none: what only this installation owns goes, what another one has told meanwhile
-//! stays. Where something is left that nobody else owns, it is removed, unless the object has changed since.
+//! A status belongs to one writer as a whole (it is `atomic`), and who writes last is that. It is taken back by applying none:
+//! what this installation owns goes, what another one has told meanwhile stays. Of what was written into an object as
+//! above nobody is the owner, since managed fields are not kept up there: what is left and is nobody else's is removed,
+//! unless the object has changed since.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +26,6 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::outbox::{Landing, Letter, Status};
-use crate::names::STATUS_MANAGERS;
 use crate::observe::{Said, Told};
 use crate::shallow::Shallow;
 use crate::trouble::kind;
@@ -94,15 +91,6 @@ pub(super) struct Way<'a> {
     pub(super) manager: &'a str,
 }
 
-/// Who owns something of a status, besides the one who writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Owners {
-    Nobody,
-    /// Other installations.
-    Installations,
-    Somebody,
-}
-
 /// Writes a status. Whatever somebody else claims of it is taken over: the planner alone knows.
 pub(super) async fn write(way: Way<'_>, letter: &Letter, within: Duration) -> Outcome {
     match timeout(within, exchange(way, letter)).await {
@@ -120,9 +108,9 @@ async fn exchange(way: Way<'_>, letter: &Letter) -> Result<Outcome, kube::Error>
         Status::Nothing => None,
     };
     let status = status.transpose().map_err(kube::Error::SerdeError)?;
-    let whole = || status.as_ref().map_or_else(nothing, whole);
     if let Some(uid) = &letter.nonsense {
-        return Ok(put(way, &place, json!([test("uid", uid), whole()])).await?.0);
+        let step = status.as_ref().map_or_else(nothing, whole);
+        return Ok(put(way, &place, json!([test("uid", uid), step])).await?.0);
     }
     let mut object = json!({
         "apiVersion": API_VERSION,
@@ -133,20 +121,18 @@ async fn exchange(way: Way<'_>, letter: &Letter) -> Result<Outcome, kube::Error>
             ..ObjectMeta::default()
         },
     });
-    if let (Some(status), Some(object)) = (&status, object.as_object_mut()) {
-        object.insert("status".to_owned(), status.clone());
+    let is_taken_back = status.is_none();
+    if let (Some(status), Some(object)) = (status, object.as_object_mut()) {
+        object.insert("status".to_owned(), status);
     }
-    let (outcome, owners) = put(way, &place, object).await?;
-    let Landing::Written(told) = outcome.landing else { return Ok(outcome) };
-    if told.digest == letter.status.digest() {
-        return Ok(outcome);
+    let (outcome, is_anothers) = put(way, &place, object).await?;
+    match outcome.landing {
+        Landing::Written(Told { digest: Some(_), revision }) if is_taken_back && !is_anothers => {
+            let rest = json!([test("resourceVersion", &revision.to_string()), nothing()]);
+            Ok(put(way, &place, rest).await?.0)
+        }
+        _ => Ok(outcome),
     }
-    let rest = match (&status, owners) {
-        (Some(_), Owners::Nobody | Owners::Installations) => json!([whole()]),
-        (None, Owners::Nobody) => json!([test("resourceVersion", &told.revision.to_string()), whole()]),
-        _ => return Ok(outcome),
-    };
-    Ok(put(way, &place, rest).await?.0)
 }
 
 /// The step of a JSON patch that puts the whole status in place.
@@ -164,8 +150,8 @@ fn test(member: &str, value: &str) -> Value {
     json!({"op": "test", "path": format!("/metadata/{member}"), "value": value})
 }
 
-/// Sends a patch: an object to be applied, or a list of steps. Says, too, who else owns any of the status.
-async fn put(way: Way<'_>, place: &Place<'_>, patch: Value) -> Result<(Outcome, Owners), kube::Error> {
+/// Sends a patch: an object to be applied, or a list of steps. Says, too, whether the status is somebody else's.
+async fn put(way: Way<'_>, place: &Place<'_>, patch: Value) -> Result<(Outcome, bool), kube::Error> {
     let (content, query) = if patch.is_array() {
         ("application/json-patch+json", "")
     } else {
@@ -181,11 +167,11 @@ async fn put(way: Way<'_>, place: &Place<'_>, patch: Value) -> Result<(Outcome, 
     let response = way.client.send(request).await?;
     let (code, retry_after) = (response.status(), retry_after(&response));
     let bytes = response.into_body().collect().await?.to_bytes();
-    let (outcome, owners) = match place.namespace {
+    let (outcome, is_anothers) = match place.namespace {
         Some(_) => judge::<RemoteInstanceStatus>(code, &bytes, way.manager),
         None => judge::<VersionBlockStatus>(code, &bytes, way.manager),
     };
-    Ok((Outcome { retry_after, ..outcome }, owners))
+    Ok((Outcome { retry_after, ..outcome }, is_anothers))
 }
 
 fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
@@ -200,7 +186,7 @@ fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
 /// | 401, 403 | nothing may be written at present: rights are missing |
 /// | 429, 502, 503, 504 | the API server asks for patience |
 /// | anything else | this status is not taken, e.g. by an older definition of the resource |
-fn judge<S>(code: StatusCode, body: &[u8], manager: &str) -> (Outcome, Owners)
+fn judge<S>(code: StatusCode, body: &[u8], manager: &str) -> (Outcome, bool)
 where
     S: Said + DeserializeOwned + Default + PartialEq,
 {
@@ -209,7 +195,7 @@ where
             Ok(Refusal { message }) => message.chars().take(MAX_TOLD).collect(),
             Err(_) => String::from_utf8_lossy(body).chars().take(MAX_TOLD).collect(),
         };
-        (Outcome::failed(landing, code.as_str(), format!("{code}: {told}")), Owners::Somebody)
+        (Outcome::failed(landing, code.as_str(), format!("{code}: {told}")), true)
     };
     match code {
         StatusCode::OK | StatusCode::CREATED => match serde_json::from_slice::<Stored>(body) {
@@ -217,13 +203,12 @@ where
                 let status = S::deserialize(status.0).ok().filter(|status| *status != S::default());
                 let digest = status.map(|status| status.digest());
                 let revision = metadata.resource_version.parse().unwrap_or_default();
-                let owners = metadata.managed_fields.iter().map(|entry| entry.owner(manager)).max();
-                let landing = Landing::Written(Told { digest, revision });
-                (Outcome::of(landing), owners.unwrap_or(Owners::Nobody))
+                let is_anothers = metadata.managed_fields.iter().any(|entry| entry.is_anothers(manager));
+                (Outcome::of(Landing::Written(Told { digest, revision })), is_anothers)
             }
-            Err(error) => (Outcome::failed(Landing::Refused, "answer", error.to_string()), Owners::Somebody),
+            Err(error) => (Outcome::failed(Landing::Refused, "answer", error.to_string()), true),
         },
-        StatusCode::NOT_FOUND | StatusCode::CONFLICT => (Outcome::of(Landing::Gone), Owners::Somebody),
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT => (Outcome::of(Landing::Gone), true),
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
         | StatusCode::TOO_MANY_REQUESTS
@@ -258,16 +243,10 @@ struct Manager {
 }
 
 impl Manager {
-    /// Who it is to one who writes.
-    fn owner(&self, writes: &str) -> Owners {
-        let name = self.manager.as_str();
-        if [writes, BEFORE_FIRST_APPLY].contains(&name) || !self.fields_v1.contains_key("f:status") {
-            Owners::Nobody
-        } else if name.starts_with(STATUS_MANAGERS) {
-            Owners::Installations
-        } else {
-            Owners::Somebody
-        }
+    /// Does it own a status, and is somebody else than the one who writes?
+    fn is_anothers(&self, writes: &str) -> bool {
+        ![writes, BEFORE_FIRST_APPLY].contains(&self.manager.as_str())
+            && self.fields_v1.contains_key("f:status")
     }
 }
 
@@ -313,18 +292,19 @@ mod tests {
     }
 
     #[test]
-    fn somebody_else_in_a_status_is_seen() {
-        let owners = |manager: &str, fields: &str| {
+    fn a_status_of_somebody_else_is_known() {
+        let is_anothers = |manager: &str, fields: &str| {
             let entry = json!({"manager": manager, "fieldsV1": {fields: {}}});
             let object = json!({"metadata": {"resourceVersion": "1", "managedFields": [entry]}});
             judge::<RemoteInstanceStatus>(StatusCode::OK, object.to_string().as_bytes(), HERE).1
         };
         for (manager, fields) in [("kubectl", "f:spec"), (HERE, "f:status"), (BEFORE_FIRST_APPLY, "f:status")]
         {
-            assert_eq!(owners(manager, fields), Owners::Nobody, "{manager}");
+            assert!(!is_anothers(manager, fields), "{manager}");
         }
-        assert_eq!(owners("latchkey-operator-status/there", "f:status"), Owners::Installations);
-        assert_eq!(owners("kubectl", "f:status"), Owners::Somebody);
+        for manager in ["latchkey-operator-status/there", "kubectl"] {
+            assert!(is_anothers(manager, "f:status"), "{manager}");
+        }
     }
 
     #[test]
