@@ -177,7 +177,9 @@ impl Reconciler {
         let Some(published) = plan.published(plan.revision) else { return };
         self.parts.statuses.tell(published, &self.seen, blocks);
         let (since, patience) = *self.waiting.get_or_insert_with(|| (Instant::now(), PATIENCE));
-        if in_force || since.elapsed() >= patience {
+        if !in_force && since.elapsed() < patience {
+            self.parts.statuses.hold(since + patience);
+        } else {
             self.parts.statuses.offer(published, &self.seen, blocks);
             if in_force {
                 self.waiting = None;

@@ -31,7 +31,7 @@ use kube::Client;
 use planner::{Published, Subject};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::observe::Objects;
@@ -190,7 +190,14 @@ impl StatusWriter {
             let earlier = self.earlier.get().cloned().unwrap_or_default();
             offer.wanted = Wanted { instances: published.instances().clone(), blocks, earlier };
             offer.objects = objects.clone();
+            offer.not_before = None;
         });
+    }
+
+    /// Until this time, or the next offer, nothing is sent. A table is on its way to the proxies: what it cuts is to be cut
+    /// first, and the API server may share their machine.
+    pub fn hold(&self, until: Instant) {
+        self.offers.send_if_modified(|offer| offer.not_before.replace(until) != Some(until));
     }
 
     /// Tells what happened with a plan; once for each plan.

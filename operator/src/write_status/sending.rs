@@ -34,6 +34,8 @@ pub(super) struct Offer {
     pub(super) number: u64,
     pub(super) wanted: Wanted,
     pub(super) objects: Objects,
+    /// Nothing is sent before this.
+    pub(super) not_before: Option<Instant>,
 }
 
 /// The loop.
@@ -42,8 +44,10 @@ pub(super) struct Sending {
     settings: Settings,
     outbox: Outbox,
     pace: Pace,
-    /// Until when nothing is sent, and when that was decided.
+    /// Until when nothing is sent while the API server asks for patience, and when that was decided.
     pause: Option<(Instant, Instant)>,
+    /// Until when nothing is sent because proxies come first.
+    not_before: Option<Instant>,
     /// The last answers were bad: one at a time is tried.
     careful: bool,
     backoff: Backoff,
@@ -71,6 +75,7 @@ impl Sending {
             outbox: Outbox::new(settings.max_outbox),
             pace: Pace::new(settings.writes_per_second, settings.burst, now),
             pause: None,
+            not_before: None,
             careful: false,
             backoff: Backoff::new(WAITS.0, WAITS.1),
             trouble: Trouble::with("write statuses"),
@@ -94,7 +99,8 @@ impl Sending {
                     if changed.is_err() {
                         break;
                     }
-                    let Offer { number, wanted, objects } = offers.borrow_and_update().clone();
+                    let Offer { number, wanted, objects, not_before } = offers.borrow_and_update().clone();
+                    self.not_before = not_before;
                     self.outbox.offer(wanted, objects, Instant::now());
                     self.stats.offers = number;
                 }
@@ -121,6 +127,9 @@ impl Sending {
                 return wake.min(until);
             }
             self.pause = None;
+        }
+        if let Some(until) = self.not_before.filter(|until| *until > now) {
+            return wake.min(until);
         }
         let most = if self.careful { 1 } else { self.settings.at_once.max(1) };
         while flights.len() < most {

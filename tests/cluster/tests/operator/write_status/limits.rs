@@ -15,7 +15,7 @@ use latchkey_operator::write_status::{Settings, StatusWriter};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::{Installation, get, idle, settings};
+use super::{Installation, SOON, get, idle, settings};
 use crate::observe::{create, folder, send, until};
 
 /// A client whose requests reach the API server, except for so many writes that are refused for a reason.
@@ -122,6 +122,38 @@ pub(super) async fn pace(suite: Suite) -> Result<(), TestError> {
             let list = list["items"].as_array().unwrap();
             let new = list.iter().filter(|object| object["status"]["observedGeneration"] == 2).count();
             assert!(new < 40, "{new} were written");
+            Ok(())
+        })
+        .await
+}
+
+pub(super) async fn hold(suite: Suite) -> Result<(), TestError> {
+    let control_plane = suite.control_plane().await?;
+    control_plane
+        .in_namespace("status", async |namespace| {
+            for number in 0..30 {
+                create(namespace, &format!("lake-{number:02}"), json!({"enabled": true})).await?;
+            }
+            let mut installation = Installation::start(&control_plane.client(), namespace.name()).await?;
+            let slow = Settings { writes_per_second: 10, burst: 2, ..settings() };
+            let writer = StatusWriter::start(&control_plane.client(), slow);
+            installation.turn(&writer);
+            writer.hold(Instant::now() + SOON);
+            // What was on its way arrives.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let held = writer.stats();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let stats = writer.stats();
+            assert_eq!((stats.written, stats.in_flight), (held.written, 0), "{stats:?}");
+            assert!(stats.waiting > 20, "{stats:?}");
+            // It ends by itself, and by the next offer.
+            writer.hold(Instant::now() + Duration::from_millis(100));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(writer.stats().written > stats.written, "{:?}", writer.stats());
+            writer.hold(Instant::now() + SOON * 3);
+            installation.turn(&writer);
+            idle(&writer).await?;
+            assert_eq!(writer.stats().written, 30);
             Ok(())
         })
         .await
