@@ -109,8 +109,11 @@ impl Previous {
             let object = inventory.instances.get(id);
             object.is_some_and(|object| serves_object(&inventory.settings, id, object))
         };
+        // Of whom nothing was reported there may be many.
+        let nothing: Arc<Report> = Arc::default();
         let entry = |(id, status): (InstanceId, Arc<RemoteInstanceStatus>)| {
-            let report = Arc::new(report(&status));
+            let report = report(&status);
+            let report = if report == *nothing { Arc::clone(&nothing) } else { Arc::new(report) };
             (id, Arc::new(Entry { report, status, ..Entry::default() }))
         };
         let entries = Ordered::of(instances.into_iter().filter(ours).map(entry));

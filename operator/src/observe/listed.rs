@@ -11,6 +11,7 @@ use resources::{About, Annotations, GROUP, Observed, Parts, RemoteInstance, Time
 use route_table::InstanceId;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use super::digest::Said;
 use super::sharing::Shareable;
@@ -92,14 +93,13 @@ fn revision(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
-/// An object as it is written. What nobody looks at (most of `managedFields`, which is larger than all that is kept) is
-/// passed over without being read.
+/// An object as it is written, whose members are still to be read. What nobody looks at (most of `managedFields`) is passed
+/// over.
 #[derive(Deserialize)]
-struct Written {
+struct Written<M> {
     metadata: Metadata,
-    #[serde(default)]
-    spec: Shallow,
-    status: Option<Shallow>,
+    spec: Option<M>,
+    status: Option<M>,
 }
 
 #[derive(Deserialize)]
@@ -142,11 +142,37 @@ fn told_by<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
     Ok(told.map(|manager| manager.manager.into_owned()).collect())
 }
 
-impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Only what has no metadata at all is no object; everything else is one, sense or no sense.
-        let Written { metadata, spec, status } = Written::deserialize(deserializer)?;
-        let Metadata {
+impl<T: Kind> Listed<T> {
+    /// Reads an object from its text. Of 100,000 each is read once: only one that makes no sense is looked at again, for
+    /// what is wrong with it.
+    pub(super) fn read(text: &[u8]) -> Result<Self, serde_json::Error> {
+        let Written { metadata, spec, status } = serde_json::from_slice::<Written<&RawValue>>(text)?;
+        let (about, metadata, told_by) = metadata.parts();
+        let spec = spec.map_or("null", RawValue::get);
+        let object = match Observed::sensible(about, spec) {
+            Ok(object) => object,
+            Err(about) => Observed::of(about, &serde_json::from_str::<Shallow>(spec)?.0, None),
+        };
+        let status = status.and_then(|status| serde_json::from_str(status.get()).ok());
+        Ok(Self::of(metadata, object, status, told_by))
+    }
+
+    fn of(
+        metadata: ObjectMeta,
+        object: Observed<T>,
+        status: Option<T::Status>,
+        told_by: Vec<String>,
+    ) -> Self {
+        // Where everything was taken out of it, there is none.
+        let status = status.filter(|status| *status != T::Status::default());
+        Self { metadata, object, status, told_by }
+    }
+}
+
+impl Metadata {
+    /// What is kept with the object, what a watch needs to go on, and who told of its status.
+    fn parts(self) -> (About, ObjectMeta, Vec<String>) {
+        let Self {
             name,
             namespace,
             resource_version,
@@ -155,24 +181,24 @@ impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
             creation_timestamp: created,
             annotations,
             told_by,
-        } = metadata;
+        } = self;
         // kubectl's copy of the whole object is among the others.
         let annotations =
             annotations.retain(|name| name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/')));
         let about = About { uid, generation, created, annotations };
-        let mut object = Observed::<T>::of(about, &spec.0, status.map(|status| status.0));
-        let status = match &mut object {
-            Observed::Readable(object) => object.status.take().map(|status| *status),
-            Observed::Unreadable(nonsense) => {
-                let status = nonsense.status();
-                nonsense.status = None;
-                status
-            }
-        };
-        let metadata = ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() };
-        // Where everything was taken out of it, there is none.
-        let status = status.filter(|status| *status != T::Status::default());
-        Ok(Self { metadata, object, status, told_by })
+        (about, ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() }, told_by)
+    }
+}
+
+/// As events bring them, one by one. Only what has no metadata at all is no object; everything else is one, sense or no
+/// sense.
+impl<'de, T: Kind> Deserialize<'de> for Listed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Written { metadata, spec, status } = Written::<Shallow>::deserialize(deserializer)?;
+        let (about, metadata, told_by) = metadata.parts();
+        let object = Observed::<T>::of(about, &spec.unwrap_or_default().0, None);
+        let status = status.and_then(|status| T::Status::deserialize(status.0).ok());
+        Ok(Self::of(metadata, object, status, told_by))
     }
 }
 
@@ -211,8 +237,13 @@ pub(super) mod tests {
 
     use super::*;
 
+    /// As a list brings it, and as an event does: both are the same.
     pub(in crate::observe) fn listed(value: Value) -> Listed<RemoteInstance> {
-        serde_json::from_value(value).unwrap()
+        let text = value.to_string();
+        let (listed, told): (_, Listed<RemoteInstance>) =
+            (Listed::read(text.as_bytes()).unwrap(), serde_json::from_value(value).unwrap());
+        assert_eq!(format!("{listed:?}"), format!("{told:?}"));
+        listed
     }
 
     pub(in crate::observe) fn instance(name: &str, version: u64, spec: &Value, status: &Value) -> Value {
@@ -268,10 +299,12 @@ pub(super) mod tests {
         let text = text.to_string().replace(r#""DEEP""#, &deep);
         let event = format!(r#"{{"type": "ADDED", "object": {text}}}"#);
         let event: kube::api::WatchEvent<Listed<RemoteInstance>> = serde_json::from_str(&event).unwrap();
-        let kube::api::WatchEvent::Added(listed) = event else { panic!("{event:?}") };
-        let Observed::Unreadable(nonsense) = listed.object else { panic!("readable") };
-        assert_eq!((nonsense.path.as_str(), nonsense.enabled), ("spec.hostname", Some(true)));
-        assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
+        let kube::api::WatchEvent::Added(told) = event else { panic!("{event:?}") };
+        for listed in [told, Listed::read(text.as_bytes()).unwrap()] {
+            let Observed::Unreadable(nonsense) = listed.object else { panic!("readable") };
+            assert_eq!((nonsense.path.as_str(), nonsense.enabled), ("spec.hostname", Some(true)));
+            assert_eq!(listed.status.unwrap().url.as_deref(), Some("https://a"));
+        }
     }
 
     #[test]

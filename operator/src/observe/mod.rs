@@ -18,8 +18,10 @@
 //! | the same again | | |
 
 mod cache;
+mod cutting;
 mod digest;
 mod listed;
+mod listing;
 mod sharing;
 mod watching;
 

@@ -1,15 +1,18 @@
-//! A watch that goes on whatever happens: its events go into the cache.
+//! A watch that goes on whatever happens: a list first, and then every change of it goes into the cache.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use kube::runtime::watcher::{Config, Error, Event, watcher};
+use futures_util::TryStreamExt as _;
+use http::StatusCode;
+use kube::api::{WatchEvent, WatchParams};
+use kube::core::Status;
 use kube::{Api, Resource};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::cache::{Change, Set};
 use super::listed::{Kind, Listed};
+use super::listing::{ListError, Lister};
 use super::{Shared, State};
 use crate::backoff::Backoff;
 use crate::trouble::{Trouble, kind};
@@ -17,6 +20,11 @@ use crate::trouble::{Trouble, kind};
 /// The shortest and the longest wait after an error. One process waits, not one for each object, so that the API server
 /// has nothing to fear from a short one, and what changed meanwhile is seen soon after it is back.
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The API server ends a watch after so long, in seconds. One that says nothing for longer has been lost on its way.
+const LASTS: u32 = 290;
+const SILENT: Duration = Duration::from_secs(LASTS as u64 + 5);
+/// One that ends sooner is begun anew only after a wait.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// One watch: of a kind, everywhere or in a namespace.
 pub(super) struct Watching<T: Kind> {
@@ -34,99 +42,135 @@ pub(super) struct Watching<T: Kind> {
     pub(super) number: usize,
 }
 
+/// Why a watch goes on no more.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error(transparent)]
+    Client(#[from] kube::Error),
+    #[error("{} {}: {}", .0.code, .0.reason, .0.message)]
+    Told(Box<Status>),
+    #[error("an object without a version")]
+    NoVersion,
+    #[error("it ends as soon as it has begun")]
+    Ends,
+}
+
+impl WatchError {
+    /// Is what changed since the last event forgotten? Then only a list tells it.
+    fn needs_list(&self) -> bool {
+        match self {
+            Self::Client(kube::Error::Api(status)) | Self::Told(status) => status.code == StatusCode::GONE,
+            Self::Client(_) | Self::Ends => false,
+            Self::NoVersion => true,
+        }
+    }
+
+    fn kind(&self) -> String {
+        match self {
+            Self::Client(error) => kind(error),
+            Self::Told(status) => format!("{} {}", status.code, status.reason),
+            Self::NoVersion => "version".to_owned(),
+            Self::Ends => "end".to_owned(),
+        }
+    }
+}
+
 impl<T: Kind> Watching<T>
 where
     Listed<T>: Resource<DynamicType = ()>,
 {
     /// Runs until it is dropped.
     pub(super) async fn run(self) {
-        let mut streaming = true;
         let mut trouble = Trouble::with(self.what);
         let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+        let mut lister = Lister::new(&self.api);
+        // What was seen last; `None`: there has to be a list.
+        let mut seen = None;
         loop {
-            let config = if streaming { Config::default().streaming_lists() } else { Config::default() };
-            let mut events = std::pin::pin!(watcher(self.api.clone(), config));
-            let mut listing = Vec::new();
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(event) => {
+            let (kind, error): (_, Box<dyn std::error::Error + Send>) = match &mut seen {
+                None => match self.list(&mut lister).await {
+                    Ok(version) => {
+                        seen = Some(version);
                         trouble.over();
                         backoff.reset();
-                        self.take(event, &mut listing);
+                        continue;
                     }
-                    Err(error) if streaming && knows_no_streaming(&error) => {
-                        tracing::info!("this API server does not stream lists: they are read in pages");
-                        streaming = false;
-                        break;
-                    }
-                    Err(error) => {
-                        self.shared.count_error();
-                        trouble.tell(&kind_of(&error), &error);
-                        sleep(backoff.wait()).await;
+                    Err(error) => (list_kind(&error), Box::new(error)),
+                },
+                Some(version) => {
+                    let well = || {
+                        trouble.over();
+                        backoff.reset();
+                    };
+                    match self.watch(version, well).await {
+                        Ok(()) => continue,
+                        Err(error) => {
+                            if error.needs_list() {
+                                seen = None;
+                            }
+                            (error.kind(), Box::new(error))
+                        }
                     }
                 }
-            }
+            };
+            self.shared.count_error();
+            trouble.tell(&kind, &error);
+            sleep(backoff.wait()).await;
         }
     }
 
-    fn take(&self, event: Event<Listed<T>>, listing: &mut Vec<super::cache::Entry<T>>) {
-        match event {
-            // What was listed of a list that broke off is worth nothing.
-            Event::Init => listing.clear(),
-            Event::InitApply(object) => {
-                listing.extend(self.shared.with(|state| (self.set)(state).read(object)));
-            }
-            Event::InitDone => {
-                let listed = std::mem::take(listing);
-                let sees = |key: &T::Key| {
-                    self.namespace.as_ref().is_none_or(|namespace| (self.sees)(key, namespace))
-                };
-                self.shared.change(|state| (self.set)(state).replace(listed, sees));
-                self.shared.listed(self.number);
-            }
-            Event::Apply(object) => self.shared.change(|state| {
-                let set = (self.set)(state);
-                set.read(object).map_or(Change::Nothing, |entry| set.put(entry))
-            }),
-            Event::Delete(object) => self
-                .shared
-                .change(|state| object.key().map_or(Change::Nothing, |key| (self.set)(state).remove(&key))),
+    /// Everything there is. What was listed of a list that broke off is worth nothing.
+    async fn list(&self, lister: &mut Lister<T>) -> Result<String, ListError> {
+        let mut found = Vec::new();
+        let version = lister
+            .list(|object| found.extend(self.shared.with(|state| (self.set)(state).read(object))))
+            .await?;
+        let sees = |key: &T::Key| self.namespace.as_ref().is_none_or(|namespace| (self.sees)(key, namespace));
+        self.shared.change(|state| (self.set)(state).replace(found, sees));
+        self.shared.listed(self.number);
+        Ok(version)
+    }
+
+    /// Every change since a version, until the API server ends the watch, which it does every few minutes.
+    async fn watch(&self, version: &mut String, mut well: impl FnMut()) -> Result<(), WatchError> {
+        let began = Instant::now();
+        let parameters = WatchParams::default().timeout(LASTS);
+        let events = self.api.watch(&parameters, version).await?;
+        let mut events = std::pin::pin!(events);
+        while let Ok(event) = timeout(SILENT, events.try_next()).await {
+            let Some(event) = event? else { break };
+            let seen = match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => self.changed(object),
+                WatchEvent::Deleted(object) => self.deleted(&object),
+                WatchEvent::Bookmark(bookmark) => Some(bookmark.metadata.resource_version),
+                WatchEvent::Error(status) => return Err(WatchError::Told(status)),
+            };
+            *version = seen.filter(|seen| !seen.is_empty()).ok_or(WatchError::NoVersion)?;
+            well();
         }
+        if began.elapsed() < SHORTEST { Err(WatchError::Ends) } else { Ok(()) }
+    }
+
+    fn changed(&self, object: Listed<T>) -> Option<String> {
+        let version = object.meta().resource_version.clone();
+        self.shared.change(|state| {
+            let set = (self.set)(state);
+            set.read(object).map_or(Change::Nothing, |entry| set.put(entry))
+        });
+        version
+    }
+
+    fn deleted(&self, object: &Listed<T>) -> Option<String> {
+        self.shared
+            .change(|state| object.key().map_or(Change::Nothing, |key| (self.set)(state).remove(&key)));
+        object.meta().resource_version.clone()
     }
 }
 
-/// Is it the answer of an API server without streaming lists? They came with 1.32, are off in 1.33, and can be switched
-/// off.
-fn knows_no_streaming(error: &Error) -> bool {
-    let Error::WatchStartFailed(kube::Error::Api(status)) = error else { return false };
-    matches!(status.code, 400 | 422) && status.message.contains("sendInitialEvents")
-}
-
-fn kind_of(error: &Error) -> String {
+fn list_kind(error: &ListError) -> String {
     match error {
-        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => {
-            kind(error)
-        }
-        Error::WatchError(status) => format!("{} {}", status.code, status.reason),
-        Error::NoResourceVersion => "version".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kube::core::Status;
-
-    use super::*;
-
-    #[test]
-    fn an_api_server_without_streaming_lists_is_known_by_its_answer() {
-        let refused = |code, message: &str| {
-            let status = Status { code, message: message.to_owned(), ..Status::default() };
-            Error::WatchStartFailed(kube::Error::Api(Box::new(status)))
-        };
-        let told = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
-        assert!(knows_no_streaming(&refused(422, told)));
-        assert!(!knows_no_streaming(&refused(422, "fieldSelector is invalid")));
-        assert!(!knows_no_streaming(&refused(503, told)));
+        ListError::Client(error) => kind(error),
+        ListError::BrokeOff(_) | ListError::Silent => "connection".to_owned(),
+        ListError::TooLong(_) | ListError::Nonsense(_) | ListError::NoVersion => "answer".to_owned(),
     }
 }

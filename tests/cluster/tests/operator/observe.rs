@@ -14,8 +14,6 @@ use tokio::time::{Instant, timeout};
 
 use crate::line::Line;
 
-/// Says how many objects `observe::many_objects` makes.
-const MANY: &str = "MANY_OBJECTS";
 /// What a busy machine may need for anything.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -23,17 +21,12 @@ const SOON: Duration = Duration::from_secs(20);
 pub(crate) const MANAGER: &str = "latchkey-operator-status/tests";
 
 pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
-    let mut tests = vec![
+    vec![
         suite.test("observe::objects_come_change_and_go", changes),
         suite.test("observe::a_status_is_told_but_no_reason_to_plan", statuses),
         suite.test("observe::what_happened_while_the_api_server_was_away_is_seen_afterwards", outage),
         suite.test("observe::a_namespace_alone", one_namespace),
-    ];
-    // Minutes, for a figure and no answer: there only for who asks for it.
-    if std::env::var_os(MANY).is_some() {
-        tests.push(suite.test("observe::many_objects", many));
-    }
-    tests
+    ]
 }
 
 /// Sends what must succeed.
@@ -218,41 +211,4 @@ async fn one_namespace(suite: Suite) -> Result<(), TestError> {
                 .await
         })
         .await
-}
-
-/// How long the first list of many takes, and what it costs: as many as `MANY_OBJECTS` says, 10,000 where that is no number.
-#[expect(clippy::print_stdout, reason = "a measurement is there to be read")]
-async fn many(suite: Suite) -> Result<(), TestError> {
-    let control_plane = suite.control_plane().await?;
-    let count: usize = std::env::var(MANY).ok().and_then(|count| count.parse().ok()).unwrap_or(10_000);
-    control_plane
-        .in_namespace("observe", async |namespace| {
-            let numbers: Vec<usize> = (0..count).collect();
-            let making = numbers.chunks(count.div_ceil(8)).map(async |numbers| {
-                for number in numbers {
-                    let spec = json!({"enabled": true, "hostname": format!("lake-{number}"), "version": "2026.11.1"});
-                    create(namespace, &format!("lake-{number}"), spec).await?;
-                }
-                Ok::<(), TestError>(())
-            });
-            for made in futures_util::future::join_all(making).await {
-                made?;
-            }
-            let (before, began) = (resident()?, Instant::now());
-            let observer = Observer::start(&control_plane.client(), &Scope::All, MANAGER);
-            timeout(Duration::from_mins(5), observer.synced()).await?;
-            let (took, cost) = (began.elapsed(), resident()? - before);
-            let seen = observer.objects().instances.len();
-            assert!(seen >= count, "{seen}");
-            println!("{seen} objects: {took:?}, {} KiB, {} bytes each", cost, cost * 1024 / seen);
-            Ok(())
-        })
-        .await
-}
-
-/// Memory of this process, in KiB.
-fn resident() -> Result<usize, TestError> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }

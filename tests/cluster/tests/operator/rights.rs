@@ -22,8 +22,7 @@ const SECRETS_ARE_DUE: i64 = 340 * 24 * 3_600;
 /// A pod on a lost node is deleted after a minute; a machine under load takes longer.
 const LOST_WITHIN: Duration = Duration::from_mins(3);
 /// What is needed where an API server does not stream lists, which came with Kubernetes 1.32 and can be switched off.
-const WITHOUT_STREAMED_LISTS: [(&str, &str); 3] =
-    [("remoteinstances", "list"), ("versionblocks", "list"), ("pods", "list")];
+const WITHOUT_STREAMED_LISTS: [(&str, &str); 1] = [("pods", "list")];
 
 pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
     vec![suite.test("rights::every_one_is_used_and_none_is_missing", used)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -62,7 +62,10 @@ impl Agents {
         std::fs::write(&agents, text)?;
         let sources: Vec<String> =
             (0..SOURCES).map(|number| format!("127.{}.1.{}", proxy + 1, number + 1)).collect();
+        // They are the world outside: what they do must not take time from the proxies that they watch.
         let arguments = [
+            "-n10".to_owned(),
+            program("latchkey-load")?.display().to_string(),
             "agents".to_owned(),
             format!("--server={}", here.proxies[&proxy].public),
             format!("--fernet-keys={}", keys.display()),
@@ -72,7 +75,7 @@ impl Agents {
             format!("--ask-every={}", ask_every(size).as_secs()),
         ];
         let log = here.path(&format!("simulated-{proxy}.log"));
-        let process = Process::start("agents", &program("latchkey-load")?, &arguments, log.clone())?;
+        let process = Process::start("agents", Path::new("nice"), &arguments, log.clone())?;
         Ok(Self {
             process,
             log,

@@ -1,6 +1,8 @@
 //! What it costs: processor time and memory of every process.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::jiff;
 
 use crate::support::Installation;
 
@@ -64,6 +66,18 @@ impl Figure {
         };
         Some(Self { name, cpu, kib: kib("VmRSS:")?, most_kib: kib("VmHWM:")? })
     }
+}
+
+/// When proxies ended tunnels after a time, by their own logs. Agents notice later: they have one thread for thousands.
+pub(super) fn ended(here: &Installation<'_, '_>, since: SystemTime) -> Vec<Duration> {
+    let since = jiff::Timestamp::try_from(since).unwrap_or_default();
+    let logs: Vec<String> = here.proxies.values().map(|proxy| proxy.process.said()).collect();
+    let lines = logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains("tunnel ended"));
+    let times = lines.filter_map(|line| line.split_whitespace().next()?.parse::<jiff::Timestamp>().ok());
+    let mut ended: Vec<Duration> =
+        times.filter_map(|at| Duration::try_from(at.duration_since(since)).ok()).collect();
+    ended.sort_unstable();
+    ended
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever runs it")]

@@ -161,6 +161,14 @@ impl<'a, 'b> Fleet<'a, 'b> {
             at(100)
         ));
         after.since(&before).print("meanwhile");
+        let ended = figures::ended(&self.here, returned);
+        if let (Some(first), Some(last)) = (ended.first(), ended.last()) {
+            print(&format!(
+                "{name}: {} ended by the proxies' logs: first {first:.2?}, half {:.2?}, last {last:.2?}",
+                ended.len(),
+                ended[ended.len() / 2]
+            ));
+        }
         // They ask again at once, and are refused.
         let (asked, expected) = (refused, expected.len() as u64);
         self.until("those cut ask again", move |fleet| {
