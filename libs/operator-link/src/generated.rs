@@ -29,7 +29,7 @@ pub struct Hello {
     /// Version of its program, for people.
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
-    /// The highest contract it knows; this file describes 1.
+    /// The highest contract it knows; this file describes 2.
     #[prost(uint32, tag = "3")]
     pub contract: u32,
     /// The table in force there; not set when it has none. An update from there is sent instead of everything, where the
@@ -212,6 +212,22 @@ pub struct Update {
     pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(bool, tag = "7")]
     pub last: bool,
+    /// Contract 2. What another block changes for a whole fleet, in a few bytes. Only with `from`, and only where all of that
+    /// table was told on this stream. Done before `routes` and `removed`.
+    #[prost(message, repeated, tag = "8")]
+    pub relisted: ::prost::alloc::vec::Vec<Relisted>,
+}
+/// Every route of the lists' product that has one list of blocks has another one instead.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Relisted {
+    /// Numbers of a BlockList; 0: none. One of them at least is not 0.
+    #[prost(uint32, tag = "1")]
+    pub from: u32,
+    #[prost(uint32, tag = "2")]
+    pub to: u32,
+    /// How many routes that is. A proxy that finds another number refuses the update.
+    #[prost(uint32, tag = "3")]
+    pub routes: u32,
 }
 /// Version blocks that one or many routes share.
 #[derive(Clone, PartialEq, ::prost::Message)]

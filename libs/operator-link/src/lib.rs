@@ -25,7 +25,10 @@ pub mod wire;
 
 pub use position::Position;
 pub use reader::{Read, ReadError, UpdateReader};
-pub use writer::{UpdateWriter, Written};
+pub use route_table::Relisting;
+pub use writer::{Changes, UpdateWriter, Written};
 
 /// The highest contract this build knows.
-pub const CONTRACT: u32 = 1;
+pub const CONTRACT: u32 = 2;
+/// The contract since which routes are given another list of blocks all at once.
+pub const RELISTS_SINCE: u32 = 2;

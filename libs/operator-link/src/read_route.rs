@@ -28,9 +28,15 @@ type Fault = (String, String);
 /// A list of blocks as it was read.
 #[derive(Debug, Clone)]
 pub(crate) struct BlockList {
-    product: Product,
-    blocks: Arc<[VersionBlock]>,
+    pub(crate) product: Product,
+    pub(crate) blocks: Arc<[VersionBlock]>,
     not_understood: Arc<[String]>,
+}
+
+impl BlockList {
+    pub(crate) fn is_understood(&self) -> bool {
+        self.not_understood.is_empty()
+    }
 }
 
 /// What many routes share, so that a hundred thousand of them do not hold it a hundred thousand times.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use route_table::{HostName, HostNameError, MAX_ROUTES, Route, RouteError, RouteTable, TableError};
+use route_table::{
+    HostName, HostNameError, MAX_ROUTES, Relisting, Route, RouteError, RouteTable, TableError,
+};
 
 use crate::limits::{MAX_BLOCK_LISTS, MAX_REMOVED};
 use crate::read_route::{BlockList, Shared};
@@ -47,6 +49,17 @@ pub enum ReadError {
         /// The most.
         most: usize,
     },
+    /// A list of blocks that takes the place of another is not known, or would not mean here what it should.
+    #[error("list {to} of blocks cannot take the place of {from} here")]
+    Relisted {
+        /// The number of the list that routes have.
+        from: u32,
+        /// The number of the other one.
+        to: u32,
+    },
+    /// The routes whose lists of blocks change are not those that the operator counted.
+    #[error("other routes have the lists of blocks that change than the operator says")]
+    Miscounted,
     /// The domain is no name.
     #[error("the domain: {0}")]
     Domain(#[from] HostNameError),
@@ -85,6 +98,7 @@ struct Begun {
     to: Position,
     from: Option<Position>,
     domain: HostName,
+    relisted: Vec<Relisting>,
     routes: Vec<Arc<Route>>,
     removed: Vec<String>,
 }
@@ -98,7 +112,7 @@ impl UpdateReader {
         present: Option<(Position, &RouteTable)>,
     ) -> Result<Read, ReadError> {
         let begun = self.begun.take();
-        let wire::Update { to, from, domain, block_lists, routes, removed, last } = part;
+        let wire::Update { to, from, domain, block_lists, routes, removed, last, relisted } = part;
         let to: Position = to.ok_or(ReadError::Missing("`to`"))?.into();
         let from: Option<Position> = from.map(Into::into);
         let mut begun = match begun {
@@ -111,6 +125,12 @@ impl UpdateReader {
                 return Err(ReadError::TooMuch { what: "block lists", most: MAX_BLOCK_LISTS });
             }
             self.lists.insert(list.number, self.shared.block_list(list)?);
+        }
+        if begun.relisted.len().saturating_add(relisted.len()) > MAX_BLOCK_LISTS {
+            return Err(ReadError::TooMuch { what: "lists in place of others", most: MAX_BLOCK_LISTS });
+        }
+        for relisted in relisted {
+            begun.relisted.push(self.relisting(relisted)?);
         }
         if begun.routes.len().saturating_add(routes.len()) > MAX_ROUTES {
             return Err(ReadError::TooMuch { what: "routes", most: MAX_ROUTES });
@@ -126,12 +146,37 @@ impl UpdateReader {
             self.begun = Some(begun);
             return Ok(Read::Partly);
         }
-        let Begun { to, from, domain, routes, removed } = begun;
+        let Begun { to, from, domain, relisted, routes, removed } = begun;
         let table = match (from, present) {
-            (Some(_), Some((_, table))) => table.changed(to.revision, Some(domain), routes, &removed)?,
-            _ => RouteTable::from_shared(to.revision, Some(domain), routes)?,
+            (Some(_), Some((_, table))) if relisted.is_empty() => {
+                table.changed(to.revision, Some(domain), routes, &removed)?
+            }
+            (Some(_), Some((_, table))) => {
+                let table = table.relisted(&relisted).ok_or(ReadError::Miscounted)?;
+                table.changed(to.revision, Some(domain), routes, &removed)?
+            }
+            _ if relisted.is_empty() => RouteTable::from_shared(to.revision, Some(domain), routes)?,
+            // There is nothing yet that could have a list.
+            _ => return Err(ReadError::Miscounted),
         };
         Ok(Read::Table(to, table))
+    }
+
+    fn relisting(&self, wire::Relisted { from, to, routes }: wire::Relisted) -> Result<Relisting, ReadError> {
+        let unusable = ReadError::Relisted { from, to };
+        // What a list says that is not understood here stands in the routes, one by one.
+        let list = |number| self.lists.get(&number).filter(|list| list.is_understood());
+        let relisting = match (from, list(from), to, list(to)) {
+            (_, Some(one), _, Some(other)) if one.product == other.product => {
+                Some((&one.product, Arc::clone(&one.blocks), Arc::clone(&other.blocks)))
+            }
+            (0, _, _, Some(other)) => Some((&other.product, Arc::default(), Arc::clone(&other.blocks))),
+            (_, Some(one), 0, _) => Some((&one.product, Arc::clone(&one.blocks), Arc::default())),
+            _ => None,
+        };
+        let (product, from, to) = relisting.ok_or(unusable)?;
+        let routes = usize::try_from(routes).unwrap_or(usize::MAX);
+        Ok(Relisting { product: product.clone(), from, to, routes })
     }
 
     fn begin(
@@ -153,6 +198,13 @@ impl UpdateReader {
             }
             (Some(_), _) => {}
         }
-        Ok(Begun { to, from, domain: domain.parse()?, routes: Vec::new(), removed: Vec::new() })
+        Ok(Begun {
+            to,
+            from,
+            domain: domain.parse()?,
+            relisted: Vec::new(),
+            routes: Vec::new(),
+            removed: Vec::new(),
+        })
     }
 }

@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use operator_link::{Position, Read, ReadError, UpdateReader, UpdateWriter, wire};
+use operator_link::{
+    CONTRACT, Changes, Position, Read, ReadError, Relisting, UpdateReader, UpdateWriter, wire,
+};
 use policy::{BlockAction, ReportedVersion, UnknownVersion, VersionBlock, VersionRange, VersionScheme};
 use proptest::prelude::*;
 use prost::Message as _;
@@ -107,7 +109,9 @@ proptest! {
                     let changed = now.iter().filter(|(id, route)| before.get(*id) != Some(*route));
                     let changed: Vec<_> = changed.map(|(_, route)| route.clone()).collect();
                     let removed: Vec<_> = before.keys().filter(|id| !now.contains_key(*id)).cloned().collect();
-                    let parts = writer.change(to, from, &domain(), changed.into_iter(), removed.into_iter());
+                    let changes =
+                        Changes { relisted: vec![], changed: changed.into_iter(), removed: removed.into_iter() };
+                    let parts = writer.change(to, from, &domain(), changes);
                     read_all(&mut reader, parts, present)
                 }
                 _ => read_all(&mut reader, writer.everything(to, &domain(), now.values().cloned()), present),
@@ -229,4 +233,81 @@ fn secrets_are_not_shown() {
     let enrol = wire::Enrol { number: 7, join_token: "lkjoin_secret".to_owned(), public_key_sha256: vec![] };
     let shown = format!("{keys:?} {enrol:?}");
     assert!(!shown.contains("171") && !shown.contains("lkjoin") && shown.contains('7'), "{shown}");
+}
+
+/// Every route of one list gets the other one; the rest is told route by route.
+fn relisted(from: &Arc<[VersionBlock]>, to: &Arc<[VersionBlock]>, routes: usize) -> Relisting {
+    Relisting { product: route_product(), from: Arc::clone(from), to: Arc::clone(to), routes }
+}
+
+fn route_product() -> policy::Product {
+    route(0, 0, &lists()).product.clone()
+}
+
+#[test]
+fn lists_take_the_place_of_others_in_a_few_bytes() {
+    let (lists, new) = (lists(), Arc::from([block("three", BlockAction::Block)]));
+    let state: BTreeMap<u8, u8> = (0..30).map(|at| (at, at % 6)).collect();
+    let before = routes(&state, &lists);
+    let (mut writer, mut reader) = (UpdateWriter::default(), UpdateReader::default());
+    let position = |revision| Position { term: 1, revision };
+    let (first, table) =
+        read_all(&mut reader, writer.everything(position(1), &domain(), before.values().cloned()), None);
+    // Those without blocks get one, those of `one` have none any more, and one house is another besides.
+    let lists_changed = vec![relisted(&lists[0], &new, 10), relisted(&lists[1], &lists[0], 10)];
+    assert!(writer.can_relist(CONTRACT, &lists_changed));
+    assert!(!writer.can_relist(1, &lists_changed), "an older proxy would pass over it");
+    assert!(!writer.can_relist(CONTRACT, &[relisted(&new, &lists[1], 1)]), "nobody was told of it");
+    assert!(!UpdateWriter::default().can_relist(CONTRACT, &[relisted(&lists[0], &new, 10)]));
+    let mut after = before.clone();
+    for route in after.values_mut() {
+        let blocks = match route.blocks.len() {
+            0 => Arc::clone(&new),
+            1 => Arc::clone(&lists[0]),
+            _ => continue,
+        };
+        *route = Arc::new(Route { blocks, ..(**route).clone() });
+    }
+    let other = after.values_mut().next().unwrap();
+    *other = Arc::new(Route { generation: 99, ..(**other).clone() });
+    let (changed, removed) = (vec![Arc::clone(other)].into_iter(), vec![].into_iter());
+    let parts: Vec<_> = writer
+        .change(position(2), first, &domain(), Changes { relisted: lists_changed, changed, removed })
+        .collect();
+    let bytes: usize = parts.iter().map(prost::Message::encoded_len).sum();
+    assert!(bytes < 600, "{bytes} bytes");
+    let (second, next) = read_all(&mut reader, parts.clone(), Some((first, &table)));
+    assert_eq!(second, position(2));
+    assert!(same(&next, &after));
+
+    // What does not fit is refused as a whole.
+    let refused = |spoil: &dyn Fn(&mut wire::Update)| {
+        let (mut writer, mut reader) = (UpdateWriter::default(), UpdateReader::default());
+        let parts = writer.everything(position(1), &domain(), before.values().cloned());
+        let (first, table) = read_all(&mut reader, parts, None);
+        let mut part = parts_of_second(&lists, &new, &mut writer, first);
+        spoil(&mut part);
+        reader.take(carried(&part), Some((first, &table))).unwrap_err()
+    };
+    assert_eq!(refused(&|part| part.relisted[0].routes = 9), ReadError::Miscounted);
+    assert_eq!(refused(&|part| part.relisted[0].to = 77), ReadError::Relisted { from: 0, to: 77 });
+    let nothing = wire::Relisted { from: 0, to: 0, routes: 10 };
+    assert_eq!(refused(&|part| part.relisted = vec![nothing]), ReadError::Relisted { from: 0, to: 0 });
+    assert!(matches!(refused(&|part| part.block_lists[0].blocks[0].action = 9), ReadError::Relisted { .. }));
+    let no_start = |part: &mut wire::Update| (part.from, part.block_lists) = (None, part.block_lists.clone());
+    assert_eq!(refused(&no_start), ReadError::Miscounted);
+}
+
+fn parts_of_second(
+    lists: &[Arc<[VersionBlock]>],
+    new: &Arc<[VersionBlock]>,
+    writer: &mut UpdateWriter,
+    from: Position,
+) -> wire::Update {
+    let changes = Changes {
+        relisted: vec![relisted(&lists[0], new, 10)],
+        changed: std::iter::empty(),
+        removed: std::iter::empty(),
+    };
+    writer.change(Position { term: 1, revision: 2 }, from, &domain(), changes).next().unwrap()
 }

@@ -28,6 +28,7 @@ mod host_name;
 mod network;
 mod parse;
 mod raw;
+mod relisting;
 mod route;
 mod table;
 mod text_form;
@@ -37,6 +38,7 @@ pub use agent_key::{AgentKey, Fingerprint, FingerprintError};
 pub use error::{Position, RouteError, TableError};
 pub use host_name::{HostName, HostNameError, MAX_HOST_NAME_LENGTH};
 pub use network::{Cidr, CidrError};
+pub use relisting::Relisting;
 pub use route::{InstanceId, InstanceIdError, Limits, MAX_ID_PART_LENGTH, Route, RouteRefusal};
 pub use table::{RouteTable, SESSION_LABEL};
 

@@ -24,10 +24,10 @@ pub struct RouteTable {
     pub revision: u64,
     /// The installation's domain; agents get sessions at `connect.` in front of it.
     pub domain: Option<HostName>,
-    routes: Vec<Arc<Route>>,
-    by_host: Index<HostName>,
-    by_id: Index<InstanceId>,
-    by_agent_key: Index<Fingerprint>,
+    pub(crate) routes: Vec<Arc<Route>>,
+    pub(crate) by_host: Index<HostName>,
+    pub(crate) by_id: Index<InstanceId>,
+    pub(crate) by_agent_key: Index<Fingerprint>,
 }
 
 impl RouteTable {

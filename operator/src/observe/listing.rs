@@ -166,20 +166,20 @@ mod tests {
             vec![Ok(r#"{"items": [], "kind": "List"}"#.to_owned())],
         ]);
         let mut lister = Lister::new(&api);
-        let mut listed = async || {
+        let mut next = async || {
             let mut names = Vec::new();
             let version = lister.list(|object| names.push(object.key().unwrap().to_string())).await;
             (version, names)
         };
         let all = ["homes/cabin", "homes/lake"];
-        let (version, names) = listed().await;
+        let (version, names) = next().await;
         assert_eq!((version.unwrap().as_str(), names), ("12", all.map(str::to_owned).to_vec()));
-        let (broken, _) = listed().await;
+        let (broken, _) = next().await;
         assert!(matches!(broken, Err(ListError::BrokeOff(_))), "{broken:?}");
-        let (version, names) = listed().await;
+        let (version, names) = next().await;
         assert_eq!((version.unwrap().as_str(), names), ("12", all.map(str::to_owned).to_vec()));
         for _ in 0..2 {
-            let (nonsense, _) = listed().await;
+            let (nonsense, _) = next().await;
             assert!(matches!(nonsense, Err(ListError::Nonsense(_))), "{nonsense:?}");
         }
         let pages = ["", "", "limit=10000", "limit=10000&continue=a+token", "limit=10000", "limit=10000"];

@@ -12,7 +12,7 @@ fn routes(count: u32, look: u64) -> Routes {
 fn table(term: u64, revision: u64, routes: &Routes) -> Published {
     let position = Position { term, revision };
     let domain = "ui.example.com".parse().unwrap();
-    Published { position, domain, routes: routes.clone(), at: Instant::now() }
+    Published { position, domain, routes: routes.clone(), at: Instant::now(), step: None }
 }
 
 fn limits() -> Limits {

@@ -8,6 +8,7 @@
 //! Nobody waits for a slow proxy. A stream looks at what stands whenever its proxy has answered; tables are compared and
 //! encoded by the stream itself, part by part, without any lock.
 
+mod changes;
 mod counters;
 mod enrol;
 mod facts;
@@ -100,7 +101,8 @@ impl Publisher {
         };
         let position = Position { term, revision };
         // Compared here, so that nobody who looks at what stands has to wait for it.
-        if !history.push(Published { position, domain, routes, at: Instant::now() }, &self.limits) {
+        if !history.push(Published { position, domain, routes, at: Instant::now(), step: None }, &self.limits)
+        {
             return;
         }
         self.counting.published.one();

@@ -27,7 +27,7 @@ impl Story {
         let position = Position { term: self.standing.term.unwrap(), revision };
         let mut history = History::clone(&self.standing.history);
         let domain = domain.parse().unwrap();
-        let table = Published { position, domain, routes: Routes::default(), at: self.now };
+        let table = Published { position, domain, routes: Routes::default(), at: self.now, step: None };
         assert!(history.push(table, &self.limits));
         self.standing.history = Arc::new(history);
     }

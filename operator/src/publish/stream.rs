@@ -8,7 +8,7 @@ use operator_link::limits::MAX_FACTS;
 use operator_link::wire::from_proxy::Message as Heard;
 use operator_link::wire::operator_link_server::OperatorLink;
 use operator_link::wire::to_proxy::Message as Said;
-use operator_link::{CONTRACT, Position, UpdateWriter, wire};
+use operator_link::{CONTRACT, Changes, Position, UpdateWriter, wire};
 use prost::Message as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout, timeout_at};
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::enrol::{self, Enrolments, Refusal};
 use super::facts::Batch;
-use super::history::Published;
+use super::history::{Published, Shortly};
 use super::roster::Arrival;
 use super::session::{Session, Step};
 use super::standing::Standing;
@@ -194,7 +194,7 @@ impl Stream {
                     self.say(Said::Welcome(wire::Welcome { term, version, contract })).await?;
                 }
                 Step::Keys(keys) => self.say(Said::TokenKeys(keys.message())).await?,
-                Step::Update(from, to) => self.update(writer, from.as_deref(), &to).await?,
+                Step::Update(from, to) => self.update(contract, writer, from.as_deref(), &to).await?,
                 Step::HangUp => {
                     self.publisher.counting.unanswered.one();
                     return Ok(Status::deadline_exceeded("an update was not answered in time"));
@@ -230,17 +230,27 @@ impl Stream {
     /// Sends an update. The next part is made when the connection has taken the last.
     async fn update(
         &self,
+        contract: u32,
         writer: &mut UpdateWriter,
         from: Option<&Published>,
         to: &Published,
     ) -> Result<(), Gone> {
-        let Published { position, domain, routes, at: _ } = to;
+        let Published { position, domain, routes, at: _, step } = to;
         if let Some(from) = from {
             self.publisher.counting.sent_changes.one();
-            let changes = routes.changes_since(&from.routes);
-            let there = changes.iter().filter_map(|(_, route)| route.cloned());
-            let gone = changes.iter().filter(|(_, route)| route.is_none()).map(|(id, _)| (*id).clone());
-            self.send(writer.change(*position, from.position, domain, there, gone)).await
+            let step = step
+                .as_ref()
+                .filter(|step| step.from == from.position && writer.can_relist(contract, &step.relisted));
+            if let Some(Shortly { from, relisted, changed, removed }) = step {
+                let (changed, removed) = (changed.iter().cloned(), removed.iter().cloned());
+                let short = Changes { relisted: relisted.clone(), changed, removed };
+                return self.send(writer.change(*position, *from, domain, short)).await;
+            }
+            let all = routes.changes_since(&from.routes);
+            let changed = all.iter().filter_map(|(_, route)| route.cloned());
+            let removed = all.iter().filter(|(_, route)| route.is_none()).map(|(id, _)| (*id).clone());
+            let one_by_one = Changes { relisted: Vec::new(), changed, removed };
+            self.send(writer.change(*position, from.position, domain, one_by_one)).await
         } else {
             self.publisher.counting.sent_everything.one();
             self.send(writer.everything(*position, domain, routes.values().cloned())).await

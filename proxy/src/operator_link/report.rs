@@ -13,6 +13,10 @@ use crate::door::Door;
 
 /// Facts are gathered for this long.
 const GATHER: Duration = Duration::from_millis(250);
+/// The same after more than `MANY` messages of them: what makes so many tunnels come or go has better to do, here and at the
+/// operator.
+const GATHER_MANY: Duration = Duration::from_secs(1);
+const MANY: usize = 1;
 /// Health is told at most this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Instances that left the table are forgotten this often.
@@ -38,7 +42,9 @@ async fn tell_facts(door: &Door, table: &Table, witness: &Witness, up: &mpsc::Se
     loop {
         let begun = Instant::now();
         witness.look(&door.registry);
+        let mut told = 0;
         while let Some(facts) = witness.next() {
+            told += 1;
             if say(up, Message::Facts(facts)).await.is_err() {
                 return;
             }
@@ -48,7 +54,7 @@ async fn tell_facts(door: &Door, table: &Table, witness: &Witness, up: &mpsc::Se
             witness.retain(&table.live().current());
         }
         witness.news(&door.registry).await;
-        sleep_until(begun + GATHER).await;
+        sleep_until(begun + if told > MANY { GATHER_MANY } else { GATHER }).await;
     }
 }
 

@@ -64,6 +64,8 @@ async fn whole(_: Suite) -> Result<(), TestError> {
             let mut fleet = Fleet::gather(here, size).await?;
             let [warn, first, second] = ["warns", "first", "second"].map(|name| namespace.cluster_wide(name));
             fleet.warns(&warn).await?;
+            // An API server that takes the statuses of a fleet has no time for anything else.
+            fleet.told().await?;
             fleet.is_cut(&first, &[Group::Named]).await?;
             fleet.told().await?;
             fleet.is_cut(&second, &[Group::Accepts]).await?;

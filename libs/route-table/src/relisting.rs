@@ -1,0 +1,127 @@
+//! Another list of version blocks for all routes that share one: what a new block is to a fleet.
+
+use std::sync::Arc;
+
+use policy::{Product, VersionBlock};
+
+use crate::route::Route;
+use crate::table::RouteTable;
+
+/// Every route of a product that has one list of blocks has another one instead.
+#[derive(Clone, Debug)]
+pub struct Relisting {
+    /// Which product.
+    pub product: Product,
+    /// The list that they have: this very one, not one that says the same.
+    pub from: Arc<[VersionBlock]>,
+    /// The list that they have then.
+    pub to: Arc<[VersionBlock]>,
+    /// How many routes that is.
+    pub routes: usize,
+}
+
+impl Relisting {
+    /// Is it about this route?
+    pub fn concerns(&self, route: &Route) -> bool {
+        is_same(&self.from, &route.blocks) && self.product == route.product
+    }
+
+    /// Is this what a route has then?
+    pub fn gives(&self, route: &Route) -> bool {
+        is_same(&self.to, &route.blocks) && self.product == route.product
+    }
+}
+
+/// Is it the very same list? Lists without blocks are all the same.
+fn is_same(one: &Arc<[VersionBlock]>, other: &Arc<[VersionBlock]>) -> bool {
+    Arc::ptr_eq(one, other) || one.is_empty() && other.is_empty()
+}
+
+impl RouteTable {
+    /// This table with other lists of blocks; `None` where one concerns another number of routes than it says.
+    pub fn relisted(&self, relistings: &[Relisting]) -> Option<Self> {
+        let mut next = self.clone();
+        let mut found = vec![0; relistings.len()];
+        for route in &mut next.routes {
+            let concerning =
+                relistings.iter().zip(&mut found).find(|(relisting, _)| relisting.concerns(route));
+            let Some((relisting, found)) = concerning else { continue };
+            *found += 1;
+            *route = Arc::new(Route { blocks: Arc::clone(&relisting.to), ..(**route).clone() });
+            next.by_id.insert(route.id.clone(), Arc::clone(route));
+            for hostname in &route.hostnames {
+                next.by_host.insert(hostname.clone(), Arc::clone(route));
+            }
+            for key in &route.agent_keys {
+                next.by_agent_key.insert(key.fingerprint, Arc::clone(route));
+            }
+        }
+        relistings.iter().zip(found).all(|(relisting, found)| relisting.routes == found).then_some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::{BlockAction, VersionRange, VersionScheme};
+
+    use super::*;
+    use crate::agent_key::{AgentKey, Fingerprint};
+
+    fn list(name: &str) -> Arc<[VersionBlock]> {
+        [VersionBlock {
+            name: name.into(),
+            ranges: vec![VersionRange::parse("<=2021.1.4", VersionScheme::Calendar).unwrap()],
+            reason: "old".to_owned(),
+            more_info: None,
+            action: BlockAction::Block,
+        }]
+        .into()
+    }
+
+    fn route(name: &str, key: u8, blocks: &Arc<[VersionBlock]>) -> Route {
+        Route {
+            hostnames: vec![format!("{name}.ui.example.com").parse().unwrap()],
+            agent_keys: vec![AgentKey { fingerprint: Fingerprint::from_bytes([key; 32]), generation: 1 }],
+            blocks: Arc::clone(blocks),
+            ..Route::new(format!("homes/{name}").parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn those_of_one_list_have_another_wherever_they_are_found() {
+        let (first, second, third) = (list("first"), list("second"), list("third"));
+        let other: Product = "fleet-device".parse().unwrap();
+        let routes = [
+            route("lake", 1, &first),
+            route("hill", 2, &second),
+            route("mill", 3, &Arc::default()),
+            // The same words are not the same list, and another product has lists of its own.
+            route("farm", 4, &list("first")),
+            Route { product: other, ..route("barn", 5, &first) },
+        ];
+        let table = RouteTable::from_routes(7, None, routes).unwrap();
+        let relisting = |from: &Arc<[VersionBlock]>, to: &Arc<[VersionBlock]>, routes| Relisting {
+            product: Product::default(),
+            from: Arc::clone(from),
+            to: Arc::clone(to),
+            routes,
+        };
+        let changes = [
+            relisting(&first, &second, 1),
+            relisting(&second, &Arc::default(), 1),
+            relisting(&Arc::default(), &third, 1),
+        ];
+        let next = table.relisted(&changes).unwrap();
+        let names = |route: &Arc<Route>| route.blocks.iter().map(|block| block.name.to_string()).collect();
+        let found: Vec<Vec<String>> = next.routes().map(names).collect();
+        assert_eq!(found, [vec!["second"], vec![], vec!["third"], vec!["first"], vec!["first"]]);
+        for (at, name) in ["lake", "hill", "mill", "farm", "barn"].iter().enumerate() {
+            let route = next.by_id(&format!("homes/{name}")).unwrap();
+            assert!(Arc::ptr_eq(route, next.by_host(&format!("{name}.ui.example.com")).unwrap()));
+            let key = Fingerprint::from_bytes([u8::try_from(at).unwrap() + 1; 32]);
+            assert!(Arc::ptr_eq(route, next.by_agent_key(&key).unwrap()));
+            assert!(Arc::ptr_eq(route, next.routes().nth(at).unwrap()));
+        }
+        assert!(table.relisted(&[relisting(&first, &second, 2)]).is_none(), "there is one only");
+    }
+}
