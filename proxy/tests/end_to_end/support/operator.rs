@@ -5,7 +5,7 @@ use std::{convert::Infallible, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use operator_link::{
-    Position, UpdateWriter,
+    Changes, Position, UpdateWriter,
     wire::{
         Enrol, Facts, FromProxy, Health, Hello, Ping, ToProxy, TokenKeys, Update, Welcome,
         from_proxy::Message as Up,
@@ -212,8 +212,14 @@ impl Attached {
         let (to, from) = (Position { term, revision: table.revision }, Position { term, revision: from });
         let removed: Vec<_> = removed.iter().map(|id| id.parse().unwrap()).collect();
         let domain = table.domain.clone().unwrap();
-        let parts: Vec<_> =
-            self.writer.change(to, from, &domain, table.routes().cloned(), removed.into_iter()).collect();
+        let parts: Vec<_> = {
+            let changes = Changes {
+                relisted: Vec::new(),
+                changed: table.routes().cloned(),
+                removed: removed.into_iter(),
+            };
+            self.writer.change(to, from, &domain, changes).collect()
+        };
         for part in parts {
             self.say(Down::Update(part)).await;
         }
