@@ -11,7 +11,7 @@ use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use operator_link::wire::operator_link_client::OperatorLinkClient;
 use operator_link::wire::{from_proxy, to_proxy};
-use operator_link::{Position, Read, UpdateReader, wire};
+use operator_link::{CONTRACT, Position, Read, UpdateReader, wire};
 use route_table::RouteTable;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
@@ -34,6 +34,10 @@ pub(crate) struct Proxy {
     pub(crate) table: Option<(Position, RouteTable)>,
     /// Where the last update started.
     pub(crate) from: Option<Position>,
+    /// How many routes it told, and how many lists of blocks took the place of others.
+    pub(crate) told: (usize, usize),
+    /// What it speaks.
+    pub(crate) contract: u32,
 }
 
 impl Proxy {
@@ -49,7 +53,16 @@ impl Proxy {
         tokio::spawn(connection);
         let (up, _) = mpsc::channel(1);
         let (channel, reader) = (Channel(sender), UpdateReader::default());
-        Ok(Self { channel, up, down: None, reader, table: None, from: None })
+        Ok(Self {
+            channel,
+            up,
+            down: None,
+            reader,
+            table: None,
+            from: None,
+            told: (0, 0),
+            contract: CONTRACT,
+        })
     }
 
     /// Opens the stream with these messages.
@@ -70,7 +83,7 @@ impl Proxy {
         let hello = wire::Hello {
             proxy: name.to_owned(),
             version: "1.2.3".to_owned(),
-            contract: 1,
+            contract: self.contract,
             has: self.table.as_ref().map(|(position, _)| (*position).into()),
             incarnation,
         };
@@ -109,16 +122,19 @@ impl Proxy {
 
     pub(crate) async fn welcome(&mut self) -> u64 {
         let to_proxy::Message::Welcome(welcome) = self.next().await.unwrap() else { panic!("no welcome") };
-        assert_eq!(welcome.contract, 1);
+        assert_eq!(welcome.contract, self.contract);
         welcome.term
     }
 
     /// Reads an update, without a word about it.
     pub(crate) async fn read_update(&mut self) -> Position {
+        self.told = (0, 0);
         loop {
             let next = self.next().await.unwrap();
             let to_proxy::Message::Update(part) = next else { panic!("no update, but {next:?}") };
             self.from = part.from.map(Into::into);
+            self.told.0 += part.routes.len();
+            self.told.1 += part.relisted.len();
             let present = self.table.as_ref().map(|(position, table)| (*position, table));
             if let Read::Table(position, table) = self.reader.take(part, present).unwrap() {
                 self.table = Some((position, table));

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use latchkey_operator::publish::{
     Counters, Enrolments, Limits, Publisher, Refusal, RefusalKind, ServerTls, serve,
 };
+use operator_link::CONTRACT;
 use planner::Ordered;
 use route_table::{Fingerprint, InstanceId, Route};
 use rustls::ServerConfig;
@@ -56,9 +57,15 @@ impl Rig {
 
     /// A proxy with a certificate of its own name, attached.
     pub(crate) async fn attach(&self, name: &str, incarnation: u64) -> Proxy {
+        self.attach_with(name, incarnation, CONTRACT).await
+    }
+
+    /// A proxy that speaks this contract.
+    pub(crate) async fn attach_with(&self, name: &str, incarnation: u64, contract: u32) -> Proxy {
         let identity = self.authority.identity(&[name]);
         let tls = self.authority.client(Some(identity), &rustls::version::TLS13);
         let mut proxy = soon(Proxy::connect(self.address, tls)).await.unwrap();
+        proxy.contract = contract;
         soon(proxy.hello(name, incarnation)).await.unwrap();
         proxy
     }

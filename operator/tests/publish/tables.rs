@@ -1,13 +1,15 @@
 //! Tables on their way down, and answers on their way up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use latchkey_operator::publish::Limits;
 use operator_link::Position;
 use operator_link::wire::to_proxy::Message;
+use route_table::{Route, RouteTable};
 use zeroize::Zeroizing;
 
-use crate::rig::{Rig, route, routes, soon};
+use crate::rig::{Rig, Routes, route, routes, soon};
 
 fn at(term: u64, revision: u64) -> Position {
     Position { term, revision }
@@ -183,5 +185,47 @@ async fn a_sign_of_life_comes_whatever_else_happens() {
     proxy.acknowledge().await;
     for _ in 0..2 {
         soon(proxy.ping_though_it_talks(every / 10)).await;
+    }
+}
+
+/// A list of version blocks.
+fn blocks(name: &str) -> Route {
+    let table = format!(
+        "revision: 1\nroutes:\n- id: a/b\n  hostnames: []\n  blocks: [{{name: {name}, versions: [\"<=2021.1.4\"], reason: old}}]\n"
+    );
+    (**RouteTable::parse(&table).unwrap().by_id("a/b").unwrap()).clone()
+}
+
+/// The same routes, each with these blocks.
+fn with_blocks(routes: &Routes, list: &Route) -> Routes {
+    let with = |route: &Arc<Route>| Route { blocks: Arc::clone(&list.blocks), ..(**route).clone() };
+    routes.iter().map(|(id, route)| (id.clone(), Arc::new(with(route)))).collect()
+}
+
+#[tokio::test]
+async fn other_blocks_for_a_fleet_are_told_shortly_to_whoever_understands_that() {
+    let rig = Rig::start(Limits::default()).await;
+    rig.publisher.lead(1);
+    let bare = routes(1_500);
+    rig.publish(1, &bare);
+    let mut proxies = [rig.attach("proxy-0", 1).await, rig.attach_with("proxy-1", 1, 1).await];
+    for proxy in &mut proxies {
+        proxy.welcome().await;
+        proxy.read_update().await;
+        assert_eq!(proxy.told, (1_500, 0));
+        proxy.acknowledge().await;
+    }
+    let mut now = with_blocks(&bare, &blocks("first"));
+    let other = route(7, 2);
+    for (revision, told) in [(2, (0, 1)), (3, (1, 1))] {
+        rig.publish(revision, &now);
+        for (proxy, told) in proxies.iter_mut().zip([told, (1_500, 0)]) {
+            assert_eq!((proxy.read_update().await, proxy.from), (at(1, revision), Some(at(1, revision - 1))));
+            assert_eq!(proxy.told, told);
+            assert!(proxy.has(&now));
+            proxy.acknowledge().await;
+        }
+        now = with_blocks(&now, &blocks("second"));
+        now.insert(other.id.clone(), Arc::clone(&other));
     }
 }

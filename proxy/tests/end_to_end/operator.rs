@@ -1,5 +1,6 @@
 //! Routes, keys and who may join come from an operator; what goes on here is told to it.
 
+use operator_link::CONTRACT;
 use operator_link::wire::{
     self, Enrolled, Health, NotLeader, Refusal, RefusalKind, enrolled::Outcome, to_proxy::Message as Down,
 };
@@ -59,7 +60,7 @@ async fn a_table_that_is_sent_serves_visitors_and_the_operator_hears_of_it() {
     let mut starting = Proxy::with_operator(&operator, &[]).await;
     let mut leader = operator.attached().await;
     let hello = leader.hello.clone();
-    assert_eq!((hello.proxy.as_str(), hello.contract, hello.has), (REPLICA, 1, None));
+    assert_eq!((hello.proxy.as_str(), hello.contract, hello.has), (REPLICA, CONTRACT, None));
 
     leader.welcome(3).await;
     let all =

@@ -212,14 +212,9 @@ impl Attached {
         let (to, from) = (Position { term, revision: table.revision }, Position { term, revision: from });
         let removed: Vec<_> = removed.iter().map(|id| id.parse().unwrap()).collect();
         let domain = table.domain.clone().unwrap();
-        let parts: Vec<_> = {
-            let changes = Changes {
-                relisted: Vec::new(),
-                changed: table.routes().cloned(),
-                removed: removed.into_iter(),
-            };
-            self.writer.change(to, from, &domain, changes).collect()
-        };
+        let (changed, removed) = (table.routes().cloned(), removed.into_iter());
+        let update = Changes { relisted: Vec::new(), changed, removed };
+        let parts: Vec<_> = self.writer.change(to, from, &domain, update).collect();
         for part in parts {
             self.say(Down::Update(part)).await;
         }
