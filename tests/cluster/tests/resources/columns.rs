@@ -14,7 +14,7 @@ pub(crate) fn tests(suite: &Suite) -> Vec<Trial> {
         suite.test("columns::both_by_category", both_by_category),
         suite.test("columns::kubectl_waits_for_ready", kubectl_waits),
         suite.test("status::leaves_the_spec_alone", leaves_the_spec_alone),
-        suite.test("status::conditions_are_merged_by_type", conditions_merge),
+        suite.test("status::belongs_to_one_writer", belongs_to_one_writer),
         suite.test("status::is_not_changed_by_a_write_of_the_spec", spec_leaves_status_alone),
     ]
 }
@@ -190,7 +190,7 @@ async fn leaves_the_spec_alone(suite: Suite) -> Result<(), TestError> {
         .await
 }
 
-async fn conditions_merge(suite: Suite) -> Result<(), TestError> {
+async fn belongs_to_one_writer(suite: Suite) -> Result<(), TestError> {
     let control_plane = suite.control_plane().await?;
     control_plane
         .in_namespace("status", async |namespace| {
@@ -198,8 +198,17 @@ async fn conditions_merge(suite: Suite) -> Result<(), TestError> {
             let ready = json!({"conditions": [condition("Ready", "True", "Serving", "Served.")]});
             let audited = json!({"conditions": [condition("Audited", "True", "Same", "Seen from outside.")]});
             write_status(namespace, "RemoteInstance", &path, &ready, "latchkey").await?;
-            let both = write_status(namespace, "RemoteInstance", &path, &audited, "somebody-else").await?;
-            assert_eq!(both["status"]["conditions"].as_array().unwrap().len(), 2, "{}", both["status"]);
+            // The next one tells all of it, and owns it; of a single member nobody takes notes.
+            let next = write_status(namespace, "RemoteInstance", &path, &audited, "somebody-else").await?;
+            assert_eq!(next["status"], audited);
+            let owners: Vec<&Value> = next["metadata"]["managedFields"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|entry| !entry["fieldsV1"]["f:status"].is_null())
+                .collect();
+            assert_eq!(owners.len(), 1, "{owners:?}");
+            assert_eq!((&owners[0]["manager"], &owners[0]["fieldsV1"]), (&json!("somebody-else"), &json!({"f:status": {}})));
             // Twice the same type is nobody's intention.
             let twice = json!({"conditions": [condition("Ready", "True", "A", "a"), condition("Ready", "False", "B", "b")]});
             let body = json!({"apiVersion": resources::API_VERSION, "kind": "RemoteInstance", "status": twice});
