@@ -12,7 +12,7 @@ use std::time::Duration;
 use snitun::driver::{Asked, Signal, TunnelEnd, TunnelHandle, TunnelSettings};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificates::Certificates;
@@ -22,7 +22,7 @@ use crate::reconnect::{Action, Outcome, Reconnect, Refusal};
 use crate::session::{Report, Session, SessionError, SessionSource};
 use crate::tunnel::{Opened, TunnelError, open};
 
-/// When told to stop: visitors who are on their way are still let in for this long.
+/// Visitors who are on their way through a tunnel that is about to go are still let in for this long.
 const LAST_ARRIVALS: Duration = Duration::from_millis(500);
 
 /// All it takes.
@@ -120,6 +120,14 @@ pub async fn keep_connected(parts: Parts, stop: CancellationToken, grace: Durati
     keeper.stop(grace).await;
 }
 
+/// Ends a tunnel beside which there is another now. Its proxy may not know of that one, or may be opening a visitor.
+async fn leave(tunnel: TunnelHandle<Infallible>) {
+    sleep(LAST_ARRIVALS).await;
+    tunnel.signal(Signal::GoAway);
+    sleep(LAST_ARRIVALS).await;
+    tunnel.drain();
+}
+
 async fn some(attempt: Option<&mut Attempt>) -> Result<(Session, Opened), Failed> {
     match attempt {
         Some(attempt) => attempt.await,
@@ -165,7 +173,7 @@ impl Keeper {
                 // The proxy may speak to us of moving and of conflicts.
                 handle.signal(Signal::Latchkey);
                 if let Some(old) = self.current.replace(id).and_then(|old| self.handles.get(&old)) {
-                    old.drain();
+                    tokio::spawn(leave(old.clone()));
                 }
                 self.handles.insert(id, handle);
                 self.parts.metrics.tunnels_opened.add(1);

@@ -241,7 +241,7 @@ async fn a_lost_tunnel_comes_back_with_the_session_of_the_day() {
 #[tokio::test]
 async fn go_away_makes_the_second_tunnel_before_the_first_breaks() {
     let world = World::new(Setting::default()).await;
-    let first = world.tunnel().await;
+    let mut first = world.tunnel().await;
     let mut old = first.visitor(None);
     old.write_all(b"1").await.unwrap();
     let mut old_instance = world.connection().await;
@@ -260,6 +260,12 @@ async fn go_away_makes_the_second_tunnel_before_the_first_breaks() {
     assert!(world.metrics.is_connected());
 
     drop(old_instance);
+    // Whoever is on the way through the first comes in, until its proxy knows better.
+    let mut late = first.visitor(None);
+    late.write_all(b"3").await.unwrap();
+    world.connection().await.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"3");
+    first.hears(Signal::GoAway).await;
     first.ends().await;
     say(&mut new_instance, &mut new, b"here as well").await;
     assert!(!second.handle.is_closed());

@@ -1,6 +1,6 @@
 //! Everything of a kind that there is, in one answer of the API server that is read as it comes.
 //!
-//! An answer without pages comes from the API server's memory, at half the cost of a list that is streamed as events.
+//! An answer without pages comes from the API server's memory, and costs it less than a list that is streamed as events.
 //! It has to come within a minute, however, since API servers end every request then but a watch. Where one breaks off, the
 //! next list is made in pages, each from a request of its own.
 

@@ -138,7 +138,16 @@ where
         let events = self.api.watch(&parameters, version).await?;
         let mut events = std::pin::pin!(events);
         while let Ok(event) = timeout(SILENT, events.try_next()).await {
-            let Some(event) = event? else { break };
+            let event = match event {
+                // Nobody else's changes wait for one that cannot be read.
+                Err(error) if is_nonsense(&error) => {
+                    self.shared.count_error();
+                    tracing::warn!("cannot read an event, which is passed over ({}): {error}", self.what);
+                    continue;
+                }
+                event => event?,
+            };
+            let Some(event) = event else { break };
             let seen = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => self.changed(object),
                 WatchEvent::Deleted(object) => self.deleted(&object),
@@ -167,10 +176,76 @@ where
     }
 }
 
+/// Was an event read that is none? It may be told as an answer of the API server in which nothing stands.
+fn is_nonsense(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0,
+        _ => false,
+    }
+}
+
 fn list_kind(error: &ListError) -> String {
     match error {
         ListError::Client(error) => kind(error),
         ListError::BrokeOff(_) | ListError::Silent => "connection".to_owned(),
         ListError::TooLong(_) | ListError::Nonsense(_) | ListError::NoVersion => "answer".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::Ordering;
+
+    use futures_util::StreamExt as _;
+    use http::{Request, Response};
+    use http_body_util::StreamBody;
+    use hyper::body::{Bytes, Frame};
+    use kube::Client;
+    use kube::client::Body;
+    use resources::RemoteInstance;
+    use serde_json::json;
+    use tower::service_fn;
+
+    use super::super::listed::tests::instance;
+    use super::*;
+
+    #[tokio::test]
+    async fn an_event_that_cannot_be_read_keeps_nobody_from_seeing_the_next() {
+        let service = service_fn(|request: Request<Body>| {
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch"));
+            let text = if is_watch {
+                let lake = instance("lake", 13, &json!({}), &json!({}));
+                // In the order in which an API server writes it.
+                let event = |object| format!("{{\"type\": \"ADDED\", \"object\": {object}}}\n");
+                [json!({"spec": 7}), lake].map(event).concat()
+            } else {
+                json!({"items": [], "metadata": {"resourceVersion": "12"}}).to_string()
+            };
+            let said = futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from(text)))]);
+            // A list ends, a watch goes on.
+            let rest = futures_util::stream::pending().take(usize::from(is_watch));
+            std::future::ready(Ok::<_, Infallible>(Response::new(StreamBody::new(said.chain(rest)))))
+        });
+        let shared = Arc::new(Shared::waiting_for(1, &"latchkey-operator-status/here".into()));
+        let watching = Watching::<RemoteInstance> {
+            api: Api::all(Client::new(service, "default")),
+            namespace: None,
+            shared: Arc::clone(&shared),
+            set: |state| &mut state.instances,
+            sees: |_, _| true,
+            what: "watch",
+            number: 0,
+        };
+        let mut changed = shared.objects.subscribe();
+        let seen =
+            changed.wait_for(|_| shared.with(|state| state.instances.objects.contains_key("homes/lake")));
+        let looking = timeout(Duration::from_secs(10), seen);
+        tokio::select! {
+            () = watching.run() => unreachable!(),
+            seen = looking => assert!(seen.is_ok(), "the lake is not seen"),
+        }
+        assert_eq!(shared.errors.load(Ordering::Relaxed), 1);
     }
 }

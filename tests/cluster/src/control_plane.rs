@@ -1,6 +1,5 @@
 //! etcd and kube-apiserver, from nothing to ready.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use serde_json::json;
 use tokio::sync::OnceCell;
 
 use crate::folder::Folder;
+use crate::ports::free_ports;
 use crate::process::Process;
 use crate::{ClusterError, KUBECONFIG_VARIABLE, audit, certificates, is_set, tools};
 
@@ -302,18 +302,6 @@ fn controller_arguments(folder: &Path, kubeconfig: &Path) -> Vec<String> {
         "--secure-port=0".to_owned(),
         "--profiling=false".to_owned(),
     ]
-}
-
-/// Ports that were free a moment ago.
-fn free_ports() -> Result<[u16; 3], ClusterError> {
-    // All held at once, so that they differ.
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(ClusterError::io("a free port"));
-    let held = [listen()?, listen()?, listen()?];
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr().map_err(ClusterError::io("a free port"))?.port();
-    }
-    Ok(ports)
 }
 
 fn write_kubeconfig(folder: &Path, path: &Path, https: u16) -> Result<(), ClusterError> {

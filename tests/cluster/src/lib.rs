@@ -32,6 +32,7 @@ mod folder;
 mod kubectl;
 mod name_server;
 mod namespace;
+mod ports;
 mod process;
 mod suite;
 mod tools;
@@ -43,6 +44,7 @@ pub use exchange::Answer;
 pub use kubectl::Output;
 pub use name_server::NameServer;
 pub use namespace::{TestError, TestNamespace};
+pub use ports::free_ports;
 pub use process::Process;
 pub use suite::Suite;
 

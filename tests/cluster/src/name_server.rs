@@ -1,12 +1,13 @@
 //! `CoreDNS` on loopback, with a zone that a test edits.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use crate::ports::free_ports;
 use crate::process::Process;
 use crate::{ClusterError, tools};
 
@@ -38,7 +39,7 @@ impl NameServer {
         server.set_records("")?;
         let mut tries = 1;
         loop {
-            server.address.set_port(free_port()?);
+            server.address.set_port(free_ports::<1>()?[0]);
             match server.resume().await {
                 Err(ClusterError::Server { .. }) if tries < TRIES => tries += 1,
                 other => return other.map(|()| server),
@@ -96,15 +97,4 @@ impl NameServer {
         self.process = Some(process);
         Ok(())
     }
-}
-
-/// A port that was free for both protocols a moment ago.
-fn free_port() -> Result<u16, ClusterError> {
-    let find = || {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
-        Ok(port)
-    };
-    find().map_err(ClusterError::io("a free port"))
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use http::Method;
-use latchkey_cluster_tests::{Answer, ControlPlane, LOGS_VARIABLE, Process, TestError, TestNamespace};
+use latchkey_cluster_tests::{
+    Answer, ControlPlane, LOGS_VARIABLE, Process, TestError, TestNamespace, free_ports,
+};
 use latchkey_operator::names::Names;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,7 +16,7 @@ use tempfile::TempDir;
 use crate::line::Line;
 
 use super::account::Account;
-use super::programs::{free_ports, program};
+use super::programs::program;
 use super::{Visitor, WebServer, eventually};
 
 /// Names end with it; nobody asks DNS for them.

@@ -23,15 +23,3 @@ pub(crate) fn program(name: &str) -> Result<PathBuf, TestError> {
     }
     Err(format!("{} is not there: cargo build --workspace --bins (same profile)", path.display()).into())
 }
-
-/// Ports that were free a moment ago; all held at once, so that they differ.
-pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N], TestError> {
-    let mut held = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
-    }
-    Ok(ports)
-}
