@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use planner::{Facts, Inventory, Plan, Previous, Timestamp, plan};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::domains::{Prover, Wishes};
 use crate::joining::Joining;
@@ -28,6 +28,8 @@ const BURST: Duration = Duration::from_millis(60);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for the first plan of a leader, when every proxy has to find it first.
 const FIRST_PATIENCE: Duration = Duration::from_secs(20);
+/// From so many routes on, a change of version blocks is published ahead of the plan that tells of it.
+const FLEET: usize = 1_000;
 /// The passing of time alone makes no turn sooner than this.
 const SOONEST: Duration = Duration::from_secs(1);
 
@@ -111,6 +113,7 @@ impl Reconciler {
     }
 
     async fn turn(&mut self) {
+        self.blocks_first().await;
         let now = now();
         let objects = self.parts.observer.objects();
         let settings = Arc::clone(&self.parts.settings.borrow_and_update());
@@ -141,6 +144,25 @@ impl Reconciler {
         let in_force = applied.revision.is_some_and(|applied| applied >= plan.revision);
         self.tell(&plan, in_force, Blocks::of(&settings));
         self.show(&plan, planned_in);
+    }
+
+    /// Version blocks over a fleet are in force before it is worked out what to tell of them: that costs more than all the
+    /// rest, and nobody waits for it.
+    async fn blocks_first(&mut self) {
+        let (blocks, settings) =
+            (self.parts.observer.objects().blocks, Arc::clone(&self.parts.settings.borrow()));
+        let Some(previous) = self.previous.clone().filter(|_| !self.seen.blocks.ptr_eq(&blocks)) else {
+            return;
+        };
+        let domain = settings.spec.domain.clone();
+        let made = tokio::task::spawn_blocking(move || previous.blocks_first(&settings, &blocks)).await;
+        let Some(first) = made.ok().flatten().filter(|first| first.routes.len() >= FLEET) else { return };
+        let (since, patience) = *self.waiting.get_or_insert_with(|| (Instant::now(), PATIENCE));
+        let until = (since + patience).min(Instant::now() + PATIENCE);
+        self.parts.statuses.hold(until);
+        self.parts.publisher.publish(domain, first.revision, first.routes);
+        self.previous = Some(first.previous);
+        let _in_time = timeout_at(until, in_force(&self.parts.publisher, first.revision)).await;
     }
 
     /// The next plan, made where it holds up nobody.
@@ -175,7 +197,6 @@ impl Reconciler {
     /// Statuses follow routes: they wait until proxies have those, but not for ever.
     fn tell(&mut self, plan: &Plan, in_force: bool, blocks: Blocks) {
         let Some(published) = plan.published(plan.revision) else { return };
-        self.parts.statuses.tell(published, &self.seen, blocks);
         let (since, patience) = *self.waiting.get_or_insert_with(|| (Instant::now(), PATIENCE));
         if !in_force && since.elapsed() < patience {
             self.parts.statuses.hold(since + patience);
@@ -188,6 +209,7 @@ impl Reconciler {
                 self.waiting = Some((since, Duration::ZERO));
             }
         }
+        self.parts.statuses.tell(published, &self.seen, blocks);
     }
 
     fn show(&self, plan: &Plan, planned_in: Duration) {
@@ -249,6 +271,18 @@ impl News {
 pub fn now() -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Waits until every ready proxy has put a revision in force.
+async fn in_force(publisher: &Publisher, revision: u64) {
+    let mut news = publisher.subscribe();
+    loop {
+        let applied = publisher.applied();
+        let has_it = applied.revision.is_some_and(|applied| applied >= revision);
+        if has_it || applied.ready_proxies == 0 || news.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn until(time: Option<Timestamp>, soonest: Instant) {

@@ -152,8 +152,14 @@ impl UpdateReader {
                 table.changed(to.revision, Some(domain), routes, &removed)?
             }
             (Some(_), Some((_, table))) => {
-                let table = table.relisted(&relisted).ok_or(ReadError::Miscounted)?;
-                table.changed(to.revision, Some(domain), routes, &removed)?
+                let table = table.relisted(to.revision, &relisted).ok_or(ReadError::Miscounted)?;
+                let nothing_else =
+                    routes.is_empty() && removed.is_empty() && table.domain.as_ref() == Some(&domain);
+                if nothing_else {
+                    table
+                } else {
+                    table.changed(to.revision, Some(domain), routes, &removed)?
+                }
             }
             _ if relisted.is_empty() => RouteTable::from_shared(to.revision, Some(domain), routes)?,
             // There is nothing yet that could have a list.

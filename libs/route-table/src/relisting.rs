@@ -39,24 +39,19 @@ fn is_same(one: &Arc<[VersionBlock]>, other: &Arc<[VersionBlock]>) -> bool {
 
 impl RouteTable {
     /// This table with other lists of blocks; `None` where one concerns another number of routes than it says.
-    pub fn relisted(&self, relistings: &[Relisting]) -> Option<Self> {
-        let mut next = self.clone();
+    pub fn relisted(&self, revision: u64, relistings: &[Relisting]) -> Option<Self> {
         let mut found = vec![0; relistings.len()];
-        for route in &mut next.routes {
-            let concerning =
-                relistings.iter().zip(&mut found).find(|(relisting, _)| relisting.concerns(route));
-            let Some((relisting, found)) = concerning else { continue };
+        let relisted = |route: &Arc<Route>| {
+            let mut concerning = relistings.iter().zip(&mut found);
+            let Some((relisting, found)) = concerning.find(|(relisting, _)| relisting.concerns(route)) else {
+                return Arc::clone(route);
+            };
             *found += 1;
-            *route = Arc::new(Route { blocks: Arc::clone(&relisting.to), ..(**route).clone() });
-            next.by_id.insert(route.id.clone(), Arc::clone(route));
-            for hostname in &route.hostnames {
-                next.by_host.insert(hostname.clone(), Arc::clone(route));
-            }
-            for key in &route.agent_keys {
-                next.by_agent_key.insert(key.fingerprint, Arc::clone(route));
-            }
-        }
-        relistings.iter().zip(found).all(|(relisting, found)| relisting.routes == found).then_some(next)
+            Arc::new(Route { blocks: Arc::clone(&relisting.to), ..(**route).clone() })
+        };
+        let routes = self.routes.iter().map(relisted).collect();
+        let all_found = relistings.iter().zip(found).all(|(relisting, found)| relisting.routes == found);
+        all_found.then(|| self.with_routes(revision, routes))
     }
 }
 
@@ -111,7 +106,8 @@ mod tests {
             relisting(&second, &Arc::default(), 1),
             relisting(&Arc::default(), &third, 1),
         ];
-        let next = table.relisted(&changes).unwrap();
+        let next = table.relisted(8, &changes).unwrap();
+        assert_eq!((next.revision, table.revision), (8, 7));
         let names = |route: &Arc<Route>| route.blocks.iter().map(|block| block.name.to_string()).collect();
         let found: Vec<Vec<String>> = next.routes().map(names).collect();
         assert_eq!(found, [vec!["second"], vec![], vec!["third"], vec!["first"], vec!["first"]]);
@@ -122,6 +118,6 @@ mod tests {
             assert!(Arc::ptr_eq(route, next.by_agent_key(&key).unwrap()));
             assert!(Arc::ptr_eq(route, next.routes().nth(at).unwrap()));
         }
-        assert!(table.relisted(&[relisting(&first, &second, 2)]).is_none(), "there is one only");
+        assert!(table.relisted(8, &[relisting(&first, &second, 2)]).is_none(), "there is one only");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use hashbrown::{HashMap, HashSet};
 
 use crate::MAX_ROUTES;
 use crate::agent_key::Fingerprint;
@@ -15,7 +15,10 @@ use crate::route::{InstanceId, Route};
 pub const SESSION_LABEL: &str = "connect";
 
 /// Keys come from the operator's own table, never from visitors, so a fast hash is safe.
-type Index<K> = HashMap<K, Arc<Route>, foldhash::fast::RandomState>;
+type Index<K> = HashMap<K, Place, foldhash::fast::RandomState>;
+
+/// Which of a table's routes.
+type Place = u32;
 
 /// All routes of one revision. Never changes; a new revision is a new table.
 #[derive(Debug, Clone, Default)]
@@ -25,9 +28,25 @@ pub struct RouteTable {
     /// The installation's domain; agents get sessions at `connect.` in front of it.
     pub domain: Option<HostName>,
     pub(crate) routes: Vec<Arc<Route>>,
-    pub(crate) by_host: Index<HostName>,
-    pub(crate) by_id: Index<InstanceId>,
-    pub(crate) by_agent_key: Index<Fingerprint>,
+    /// Shared with the table before where that has the same names in the same places.
+    places: Arc<Places>,
+}
+
+/// Where the routes are that something leads to.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    hosts: Index<HostName>,
+    ids: Index<InstanceId>,
+    keys: Index<Fingerprint>,
+}
+
+/// A table that is being made.
+struct Making {
+    session_host: Option<HostName>,
+    routes: Vec<Arc<Route>>,
+    places: Places,
+    /// Places whose routes are gone.
+    free: Vec<Place>,
 }
 
 impl RouteTable {
@@ -46,13 +65,12 @@ impl RouteTable {
         domain: Option<HostName>,
         routes: impl IntoIterator<Item = Arc<Route>>,
     ) -> Result<Self, TableError> {
-        let session_host = domain.as_ref().and_then(|domain| domain.with_label(SESSION_LABEL).ok());
-        let mut table = Self { revision, domain, ..Self::default() };
+        let mut making = Making::of(domain.as_ref(), Vec::new(), Places::default());
         for route in routes {
-            table.add(route, session_host.as_ref())?;
+            making.add(route)?;
         }
-        table.routes.shrink_to_fit();
-        Ok(table)
+        making.routes.shrink_to_fit();
+        Ok(making.done(revision, domain))
     }
 
     /// This table with some routes new or different, and some gone. Costs a copy of the indexes; the routes themselves are
@@ -73,94 +91,46 @@ impl RouteTable {
             routes.extend(changed.into_iter().map(|route| (route.id.clone(), route)));
             return Self::from_shared(revision, domain, routes.into_values());
         }
-        let session_host = domain.as_ref().and_then(|domain| domain.with_label(SESSION_LABEL).ok());
-        let mut next = self.clone();
-        next.revision = revision;
+        let mut making = Making::of(domain.as_ref(), self.routes.clone(), Places::clone(&self.places));
         // Everything old goes first: a name may move from one route to another.
-        let mut gone: HashSet<InstanceId> = HashSet::new();
         for id in removed {
-            gone.extend(next.forget(id.as_ref()));
+            making.forget(id.as_ref());
         }
         for route in &changed {
-            gone.extend(next.forget(route.id.as_str()));
+            making.forget(route.id.as_str());
         }
-        next.routes.retain(|route| !gone.contains(&route.id));
         for route in changed {
-            next.add(route, session_host.as_ref())?;
+            making.add(route)?;
         }
-        Ok(next)
+        making.fill_gaps();
+        Ok(making.done(revision, domain))
     }
 
-    /// Takes a route out of the indexes; it stays in the list.
-    fn forget(&mut self, id: &str) -> Option<InstanceId> {
-        let route = self.by_id.remove(id)?;
-        for hostname in &route.hostnames {
-            self.by_host.remove(hostname);
-        }
-        for key in &route.agent_keys {
-            self.by_agent_key.remove(&key.fingerprint);
-        }
-        Some(route.id.clone())
+    /// This table with other routes of the same ids, names and keys in the same places.
+    pub(crate) fn with_routes(&self, revision: u64, routes: Vec<Arc<Route>>) -> Self {
+        Self { revision, domain: self.domain.clone(), routes, places: Arc::clone(&self.places) }
     }
 
-    fn add(&mut self, route: Arc<Route>, session_host: Option<&HostName>) -> Result<(), TableError> {
-        if self.routes.len() >= MAX_ROUTES {
-            return Err(TableError::TooManyRoutes);
-        }
-        match self.by_id.entry(route.id.clone()) {
-            Entry::Vacant(free) => free.insert(Arc::clone(&route)),
-            Entry::Occupied(taken) => return Err(TableError::DuplicateId { id: taken.key().clone() }),
-        };
-        for hostname in &route.hostnames {
-            if Some(hostname) == session_host {
-                return Err(TableError::ReservedHostName {
-                    id: route.id.clone(),
-                    hostname: hostname.clone(),
-                });
-            }
-            match self.by_host.entry(hostname.clone()) {
-                Entry::Vacant(free) => free.insert(Arc::clone(&route)),
-                Entry::Occupied(taken) => {
-                    return Err(TableError::DuplicateHostName {
-                        hostname: hostname.clone(),
-                        first: taken.get().id.clone(),
-                        second: route.id.clone(),
-                    });
-                }
-            };
-        }
-        for key in &route.agent_keys {
-            match self.by_agent_key.entry(key.fingerprint) {
-                Entry::Vacant(free) => free.insert(Arc::clone(&route)),
-                Entry::Occupied(taken) => {
-                    return Err(TableError::DuplicateAgentKey {
-                        fingerprint: key.fingerprint,
-                        first: taken.get().id.clone(),
-                        second: route.id.clone(),
-                    });
-                }
-            };
-        }
-        self.routes.push(route);
-        Ok(())
+    fn at(&self, place: Option<&Place>) -> Option<&Arc<Route>> {
+        self.routes.get(index(*place?))
     }
 
     /// The route a host name leads to, asked in any case, with or without a trailing dot. Allocates nothing.
     pub fn by_host(&self, host: &str) -> Option<&Arc<Route>> {
-        with_lookup_form(host, |name| self.by_host.get(name))
+        self.at(with_lookup_form(host, |name| self.places.hosts.get(name)))
     }
 
     /// The route of an instance.
     pub fn by_id(&self, id: &str) -> Option<&Arc<Route>> {
-        self.by_id.get(id)
+        self.at(self.places.ids.get(id))
     }
 
     /// The route whose agents hold this key.
     pub fn by_agent_key(&self, fingerprint: &Fingerprint) -> Option<&Arc<Route>> {
-        self.by_agent_key.get(fingerprint)
+        self.at(self.places.keys.get(fingerprint))
     }
 
-    /// All routes, in the order given.
+    /// All routes, in the order given as long as none was taken away.
     pub fn routes(&self) -> impl ExactSizeIterator<Item = &Arc<Route>> {
         self.routes.iter()
     }
@@ -174,6 +144,102 @@ impl RouteTable {
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
     }
+}
+
+impl Making {
+    fn of(domain: Option<&HostName>, routes: Vec<Arc<Route>>, places: Places) -> Self {
+        let session_host = domain.and_then(|domain| domain.with_label(SESSION_LABEL).ok());
+        Self { session_host, routes, places, free: Vec::new() }
+    }
+
+    /// Takes a route out of the indexes; its place is free.
+    fn forget(&mut self, id: &str) {
+        let Some(place) = self.places.ids.remove(id) else { return };
+        let Some(route) = self.routes.get(index(place)) else { return };
+        for hostname in &route.hostnames {
+            self.places.hosts.remove(hostname);
+        }
+        for key in &route.agent_keys {
+            self.places.keys.remove(&key.fingerprint);
+        }
+        self.free.push(place);
+    }
+
+    fn add(&mut self, route: Arc<Route>) -> Result<(), TableError> {
+        let Self { session_host, routes, places, free } = self;
+        let place = match free.pop() {
+            Some(place) => place,
+            None if routes.len() >= MAX_ROUTES => return Err(TableError::TooManyRoutes),
+            None => Place::try_from(routes.len()).map_err(|_| TableError::TooManyRoutes)?,
+        };
+        let holder = |at: &Place| match routes.get(index(*at)) {
+            Some(holder) if *at != place => holder.id.clone(),
+            _ => route.id.clone(),
+        };
+        match places.ids.entry(route.id.clone()) {
+            Entry::Vacant(free) => free.insert(place),
+            Entry::Occupied(taken) => return Err(TableError::DuplicateId { id: taken.key().clone() }),
+        };
+        for hostname in &route.hostnames {
+            if Some(hostname) == session_host.as_ref() {
+                return Err(TableError::ReservedHostName {
+                    id: route.id.clone(),
+                    hostname: hostname.clone(),
+                });
+            }
+            match places.hosts.entry(hostname.clone()) {
+                Entry::Vacant(free) => free.insert(place),
+                Entry::Occupied(taken) => {
+                    return Err(TableError::DuplicateHostName {
+                        hostname: hostname.clone(),
+                        first: holder(taken.get()),
+                        second: route.id.clone(),
+                    });
+                }
+            };
+        }
+        for key in &route.agent_keys {
+            match places.keys.entry(key.fingerprint) {
+                Entry::Vacant(free) => free.insert(place),
+                Entry::Occupied(taken) => {
+                    return Err(TableError::DuplicateAgentKey {
+                        fingerprint: key.fingerprint,
+                        first: holder(taken.get()),
+                        second: route.id.clone(),
+                    });
+                }
+            };
+        }
+        match routes.get_mut(index(place)) {
+            Some(gone) => *gone = route,
+            None => routes.push(route),
+        }
+        Ok(())
+    }
+
+    /// Puts the last routes into places that are still free.
+    fn fill_gaps(&mut self) {
+        let mut gaps = std::mem::take(&mut self.free);
+        // From the back, so that what is last is never a gap itself.
+        gaps.sort_unstable();
+        while let Some(gap) = gaps.pop() {
+            self.routes.swap_remove(index(gap));
+            let Some(moved) = self.routes.get(index(gap)) else { continue };
+            let put = |place: Option<&mut Place>| place.into_iter().for_each(|place| *place = gap);
+            put(self.places.ids.get_mut(&moved.id));
+            moved.hostnames.iter().for_each(|name| put(self.places.hosts.get_mut(name)));
+            moved.agent_keys.iter().for_each(|key| put(self.places.keys.get_mut(&key.fingerprint)));
+        }
+    }
+
+    fn done(self, revision: u64, domain: Option<HostName>) -> RouteTable {
+        RouteTable { revision, domain, routes: self.routes, places: Arc::new(self.places) }
+    }
+}
+
+/// There are never more places than a `usize` can count.
+fn index(place: Place) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -265,6 +331,34 @@ mod tests {
         assert!(next.changed(9, next.domain.clone(), [taken], [""; 0]).is_err());
         let reserved = Arc::new(route("homes/x", &["connect.ui.example.com"], &[]));
         assert!(next.changed(9, next.domain.clone(), [reserved], [""; 0]).is_err());
+    }
+
+    #[test]
+    fn what_is_left_is_found_wherever_it_was() {
+        let name = |number: u8| format!("house-{number}");
+        let house = |number| {
+            let (id, host) = (format!("homes/{}", name(number)), format!("{}.ui.example.com", name(number)));
+            route(&id, &[&host], &[number])
+        };
+        let all = table((0..7).map(house)).unwrap();
+        for gone in [vec![0], vec![6], vec![0, 3, 6], vec![5, 6], vec![1, 2, 3, 4, 5, 6], (0..7).collect()] {
+            let ids: Vec<String> = gone.iter().map(|number| format!("homes/{}", name(*number))).collect();
+            let next = all.changed(8, all.domain.clone(), [], &ids).unwrap();
+            for number in 0..7 {
+                let found = [
+                    next.by_id(&format!("homes/{}", name(number))),
+                    next.by_host(&format!("{}.ui.example.com", name(number))),
+                    next.by_agent_key(&Fingerprint::from_bytes([number; 32])),
+                ];
+                let expected = (!gone.contains(&number)).then(|| house(number));
+                assert_eq!(found.map(|route| route.map(|route| &**route)), [expected.as_ref(); 3]);
+            }
+            assert_eq!(next.len(), 7 - gone.len());
+        }
+        // One that takes a place is in nobody's way but its own.
+        let twice = Arc::new(route("homes/x", &["x.example", "x.example"], &[]));
+        let error = all.changed(8, all.domain.clone(), [twice], ["homes/house-3"]).unwrap_err().to_string();
+        assert!(error.contains("by route homes/x and by route homes/x"), "{error}");
     }
 
     #[test]

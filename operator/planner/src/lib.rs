@@ -9,10 +9,12 @@
 //! have), `blocks` (what is said of a version), `instance` (the decision about one), `route`, `hostname_status`,
 //! `tunnel_status`, `conditions`, `status` and `events` (how it is told). `making` takes the steps in order,
 //! `sharing` those about names and keys, `deciding` the one about instances; `ordered` is the map that what they come to
-//! is kept in, `halves` shares work between two threads.
+//! is kept in, `halves` shares work between two threads. `blocks_first` gives the routes of a fleet whose version blocks
+//! changed before all the rest.
 
 mod beside;
 mod blocks;
+mod blocks_first;
 mod claims;
 mod conditions;
 mod custom_domains;
@@ -40,6 +42,7 @@ mod text;
 mod tunnel_status;
 mod wish;
 
+pub use blocks_first::BlocksFirst;
 pub use events::{Event, EventKind, Subject};
 pub use installation::serves;
 pub use inventory::{

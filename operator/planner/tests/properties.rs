@@ -255,6 +255,17 @@ proptest! {
                 }
             }
             let routes_differ = last.as_ref().is_none_or(|last| last.routes != first.routes);
+
+            // Blocks first and the rest after comes to the same.
+            let early = world.previous.blocks_first(&world.inventory.settings, &world.inventory.blocks);
+            let is_about_blocks =
+                matches!(happening, Happening::WriteBlock { .. } | Happening::BreakBlock { .. } | Happening::DeleteBlock { .. });
+            prop_assert_eq!(early.is_some(), is_about_blocks && last.is_some() && routes_differ);
+            if let Some(early) = early {
+                prop_assert_eq!((early.revision, &early.routes), (first.revision, &first.routes));
+                let (late, _) = plan(&world.inventory, &early.previous, now);
+                prop_assert_eq!(bytes(&late), bytes(&first));
+            }
             let before = last.as_ref().map_or(0, |last| last.revision);
             prop_assert_eq!(first.revision, before + u64::from(routes_differ));
             check(&world, &first, &changed_in);

@@ -51,11 +51,15 @@ pub(crate) fn changes<'a>(from: &'a Routes, to: &'a Routes) -> Changes<'a> {
     for route in from.values() {
         having.entry(list(route)).or_default().routes += 1;
     }
+    // The route before and the route now, where another list is all that is different.
+    let mut moved = Vec::with_capacity(all.len());
     for (id, now) in &all {
-        let Some(before) = from.get(*id) else { continue };
-        let Some(having) = having.get_mut(&list(before)) else { continue };
+        let before = from.get(*id);
+        let pair = before.zip(*now).filter(|(before, now)| is_moved(before, now));
+        moved.push(pair);
+        let Some(having) = before.and_then(|before| having.get_mut(&list(before))) else { continue };
         having.changed += 1;
-        if let Some(now) = now.filter(|now| is_moved(before, now)) {
+        if let Some((before, now)) = pair {
             having.moved.entry(list(now)).or_insert((before, now, 0)).2 += 1;
         }
     }
@@ -69,13 +73,11 @@ pub(crate) fn changes<'a>(from: &'a Routes, to: &'a Routes) -> Changes<'a> {
             Some(Relisting { product: before.product.clone(), from, to, routes: having.routes })
         })
         .collect();
-    let is_told = |(id, now): &(&InstanceId, Option<&Arc<Route>>)| {
-        from.get(*id).zip(*now).is_some_and(|(before, now)| {
-            is_moved(before, now)
-                && relisted.iter().any(|relisting| relisting.concerns(before) && relisting.gives(now))
-        })
+    let is_told = |(before, now): (&Arc<Route>, &Arc<Route>)| {
+        relisted.iter().any(|relisting| relisting.concerns(before) && relisting.gives(now))
     };
-    let rest = all.iter().filter(|change| !is_told(change)).copied().collect();
+    let rest = all.iter().zip(moved).filter(|(_, moved)| !moved.is_some_and(is_told));
+    let rest = rest.map(|(change, _)| *change).collect();
     Changes { all, relisted, rest }
 }
 

@@ -14,10 +14,11 @@ use kube::{Api, Client};
 use planner::{Event, EventKind};
 use resources::API_VERSION;
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::pace::Pace;
+use super::sending::Offer;
 use super::series::{Series, Telling};
 use super::write::Place;
 use super::{Settings, WAITS};
@@ -65,7 +66,7 @@ impl Teller {
         Self { client, settings, counts, series: Series::default() }
     }
 
-    pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>) {
+    pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>, mut offers: watch::Receiver<Offer>) {
         let settings = &self.settings;
         let mut pace = Pace::new(settings.events_per_second, settings.events_per_second, Instant::now());
         let mut trouble = Trouble::with("write events");
@@ -74,6 +75,7 @@ impl Teller {
             while !pace.take(Instant::now()) {
                 sleep_until(pace.next(Instant::now())).await;
             }
+            may_write(&mut offers).await;
             let told = self.series.tell(&news.event, Instant::now(), || event_name(&news.event));
             loop {
                 match self.write(&news, &told).await {
@@ -125,6 +127,18 @@ impl Teller {
             Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Unwritten::timed_out()),
+        }
+    }
+}
+
+/// Waits while nothing is to be written, since proxies come first.
+async fn may_write(offers: &mut watch::Receiver<Offer>) {
+    loop {
+        let not_before = offers.borrow_and_update().not_before;
+        let Some(until) = not_before.filter(|until| *until > Instant::now()) else { return };
+        // Who offers is gone: this task goes, too.
+        if let Ok(Err(_)) = timeout_at(until, offers.changed()).await {
+            return;
         }
     }
 }

@@ -165,9 +165,9 @@ impl StatusWriter {
         let (news, told) = mpsc::channel(settings.max_events.max(1));
         let counts = Arc::new(Counts::default());
         let teller = Teller::new(client.clone(), settings.clone(), Arc::clone(&counts));
+        let telling = Telling(tokio::spawn(teller.run(told, offers.subscribe())));
         let sending = Sending::new(client.clone(), settings, tell, Arc::clone(&counts));
         let sending = tokio::spawn(sending.run(offered, stop.clone()));
-        let telling = Telling(tokio::spawn(teller.run(told)));
         let (earlier, stop) = (OnceLock::new(), stop.drop_guard());
         Self { offers, news, counts, stats, earlier, sending, telling, stop }
     }
@@ -194,7 +194,7 @@ impl StatusWriter {
         });
     }
 
-    /// Until this time, or the next offer, nothing is sent. A table is on its way to the proxies: what it cuts is to be cut
+    /// Until this time, or the next offer, nothing is sent, events neither. A table is on its way to the proxies: what it cuts is to be cut
     /// first, and the API server may share their machine.
     pub fn hold(&self, until: Instant) {
         self.offers.send_if_modified(|offer| offer.not_before.replace(until) != Some(until));

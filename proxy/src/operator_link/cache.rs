@@ -32,8 +32,8 @@ use super::table::InForce;
 
 /// What a file of this format and this program begins with.
 const HEAD: &str = concat!("latchkey-table 1 ", env!("CARGO_PKG_VERSION"), "\n");
-/// Two writes are at least this far apart.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// Every table but the first is written so long after it came into force: what it cuts is cut first.
+const WRITE_AFTER: Duration = Duration::from_secs(1);
 /// A large table is written less often: at most this part of the time is spent on it.
 const SHARE: u32 = 20;
 
@@ -155,8 +155,9 @@ impl<T: Write> Write for Hashed<T> {
 
 /// Writes the table in force whenever it is another one, for ever.
 pub(super) async fn keep(path: PathBuf, mut present: watch::Receiver<Option<InForce>>) {
-    let mut told = false;
+    let (mut told, mut after) = (false, Duration::ZERO);
     while present.changed().await.is_ok() {
+        tokio::time::sleep(std::mem::replace(&mut after, WRITE_AFTER)).await;
         let Some(InForce { position, table }) = present.borrow_and_update().clone() else { continue };
         let (start, path) = (Instant::now(), path.clone());
         let shown = path.display().to_string();
@@ -169,7 +170,7 @@ pub(super) async fn keep(path: PathBuf, mut present: watch::Receiver<Option<InFo
             }
             Ok(Err(_)) | Err(_) => {}
         }
-        tokio::time::sleep(WRITE_EVERY.max(start.elapsed() * SHARE)).await;
+        tokio::time::sleep((start.elapsed() * SHARE).saturating_sub(WRITE_AFTER)).await;
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use operator_link::wire::{FromProxy, Health, from_proxy::Message};
+use operator_link::{
+    limits::MAX_FACTS,
+    wire::{FromProxy, Health, from_proxy::Message},
+};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use super::{table::Table, witness::Witness};
@@ -13,10 +16,9 @@ use crate::door::Door;
 
 /// Facts are gathered for this long.
 const GATHER: Duration = Duration::from_millis(250);
-/// The same after more than `MANY` messages of them: what makes so many tunnels come or go has better to do, here and at the
-/// operator.
+/// ... and for so much longer where there is more than a message of them: what makes so many tunnels come or go has better to
+/// do, here and at the operator.
 const GATHER_MANY: Duration = Duration::from_secs(1);
-const MANY: usize = 1;
 /// Health is told at most this often.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 /// Instances that left the table are forgotten this often.
@@ -42,9 +44,7 @@ async fn tell_facts(door: &Door, table: &Table, witness: &Witness, up: &mpsc::Se
     loop {
         let begun = Instant::now();
         witness.look(&door.registry);
-        let mut told = 0;
         while let Some(facts) = witness.next() {
-            told += 1;
             if say(up, Message::Facts(facts)).await.is_err() {
                 return;
             }
@@ -54,7 +54,10 @@ async fn tell_facts(door: &Door, table: &Table, witness: &Witness, up: &mpsc::Se
             witness.retain(&table.live().current());
         }
         witness.news(&door.registry).await;
-        sleep_until(begun + if told > MANY { GATHER_MANY } else { GATHER }).await;
+        sleep_until(begun + GATHER).await;
+        if door.registry.changes().len() > MAX_FACTS {
+            sleep(GATHER_MANY).await;
+        }
     }
 }
 

@@ -51,7 +51,8 @@ async fn cold_start(_: Suite) -> Result<(), TestError> {
             here.more_arguments = vec!["--status-writes=5000".to_owned()];
             let began = Instant::now();
             start(&mut here).await?;
-            all_have(&here, count, began).await?;
+            let took = all_have(&here, count, began).await?;
+            print(&format!("first start, of objects as they were applied: {took:.2?} until {PROXIES} proxies have {count} routes"));
             told(&here).await?;
             print(&format!("every status told {:.1?} after the start", began.elapsed()));
 
@@ -76,7 +77,7 @@ async fn cold_start(_: Suite) -> Result<(), TestError> {
             here.start_operator(0)?;
             let took = all_have(&here, count, began).await?;
             let worked = cpu(here.operators[&0].process.id())?;
-            print(&format!("cold start: {took:.2?} until {PROXIES} proxies have {count} routes; the operator's CPU: {worked:.2?}"));
+            print(&format!("cold start, with everybody's status: {took:.2?} until {PROXIES} proxies have {count} routes; the operator's CPU: {worked:.2?}"));
             let before = writes(&control_plane).await?;
             told(&here).await?;
             let full = resident(&here, "VmRSS")?;

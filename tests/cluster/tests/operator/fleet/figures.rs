@@ -1,8 +1,9 @@
 //! What it costs: processor time and memory of every process.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::jiff;
+use latchkey_cluster_tests::TestError;
 
 use crate::support::Installation;
 
@@ -10,6 +11,9 @@ use super::agents::Agents;
 
 /// What the kernel counts in: `USER_HZ`, which programs see as 100 whatever the kernel's own clock is.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// How long a busy machine is waited for.
+const RESTS_WITHIN: Duration = Duration::from_mins(2);
 
 /// One process.
 #[derive(Debug, Clone)]
@@ -66,6 +70,39 @@ impl Figure {
         };
         Some(Self { name, cpu, kib: kib("VmRSS:")?, most_kib: kib("VmHWM:")? })
     }
+}
+
+/// Waits until nobody works any more: an API server that has taken many statuses goes on for seconds, on the cores that
+/// everything here shares, with what it left behind.
+pub(super) async fn rest() -> Result<(), TestError> {
+    let began = Instant::now();
+    let mut calm = 0;
+    while calm < 4 {
+        if began.elapsed() > RESTS_WITHIN {
+            return Err(format!("somebody works still after {RESTS_WITHIN:?}").into());
+        }
+        let before = machine()?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = machine()?;
+        let idles = (now.idle - before.idle) * 5 > (now.all - before.all) * 4;
+        calm = if idles { calm + 1 } else { 0 };
+    }
+    Ok(())
+}
+
+/// What all cores did, in the kernel's ticks.
+struct Machine {
+    idle: u64,
+    all: u64,
+}
+
+fn machine() -> Result<Machine, TestError> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let cores = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
+    let ticks = cores.map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    // User, nice, system, idle, waiting for disks, and so on.
+    let idle = ticks.get(3..5).ok_or("no idle time in /proc/stat")?;
+    Ok(Machine { idle: idle.iter().sum(), all: ticks.iter().sum() })
 }
 
 /// When proxies ended tunnels after a time, by their own logs. Agents notice later: they have one thread for thousands.

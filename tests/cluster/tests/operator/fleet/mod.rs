@@ -66,8 +66,14 @@ async fn whole(_: Suite) -> Result<(), TestError> {
             fleet.warns(&warn).await?;
             // An API server that takes the statuses of a fleet has no time for anything else.
             fleet.told().await?;
+            if asked.is_some() {
+                figures::rest().await?;
+            }
             fleet.is_cut(&first, &[Group::Named]).await?;
             fleet.told().await?;
+            if asked.is_some() {
+                figures::rest().await?;
+            }
             fleet.is_cut(&second, &[Group::Accepts]).await?;
             fleet.comes_back(&[&first, &second], asked.is_some()).await?;
             fleet.figures().print("in the end");

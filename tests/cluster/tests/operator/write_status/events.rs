@@ -32,8 +32,14 @@ pub(super) async fn events(suite: Suite) -> Result<(), TestError> {
             let plan = installation.plan(&objects);
             let published = plan.published(plan.revision).unwrap();
             assert!(plan.events.iter().any(|event| event.reason == "Blocked"), "{:?}", plan.events);
+            // Nothing is told while proxies come first.
+            writer.hold(Instant::now() + SOON);
+            writer.tell(published, &objects, Blocks::Ours);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(writer.stats().events_written, 0);
             // A leader offers a plan once; three times here, as when an instance flaps.
-            for _ in 0..3 {
+            writer.offer(published, &objects, Blocks::Ours);
+            for _ in 1..3 {
                 writer.tell(published, &objects, Blocks::Ours);
                 writer.offer(published, &objects, Blocks::Ours);
             }
