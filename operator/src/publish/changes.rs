@@ -8,8 +8,8 @@ use route_table::{InstanceId, Route};
 
 use super::history::Routes;
 
-/// So many changes are told one by one, whatever they are.
-const FEW: usize = 1_000;
+/// So many changes are told one by one, whatever they are, and however few routes there are.
+pub(super) const FEW: usize = 1_000;
 
 /// What makes one table out of another.
 #[derive(Debug, Default)]

@@ -8,14 +8,11 @@ use operator_link::{Position, Relisting};
 use planner::Ordered;
 use route_table::{HostName, InstanceId, Route};
 
-use super::changes::{Changes, changes};
+use super::changes::{Changes, FEW, changes};
 use super::limits::Limits;
 
 /// Every route, as a plan has them.
 pub(crate) type Routes = Ordered<InstanceId, Arc<Route>>;
-
-/// So many changes are told as such, however few routes there are.
-const FEW_CHANGES: usize = 1_000;
 
 /// A table as proxies are told it.
 #[derive(Debug)]
@@ -65,7 +62,7 @@ impl History {
         let at = self.tables.binary_search_by_key(&position, |(table, _)| table.position).ok()?;
         let changes: usize = self.tables.iter().skip(at + 1).map(|(_, changes)| changes.told).sum();
         let all = self.newest().map_or(0, |newest| newest.routes.len());
-        if changes > FEW_CHANGES.max(all / 2) {
+        if changes > FEW.max(all / 2) {
             return None;
         }
         self.tables.get(at).map(|(table, _)| table)

@@ -5,6 +5,7 @@
 
 mod comeback;
 mod desk;
+mod endpoints;
 mod enrol;
 mod heard;
 mod issue;
