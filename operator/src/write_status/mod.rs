@@ -194,8 +194,8 @@ impl StatusWriter {
         });
     }
 
-    /// Until this time, or the next offer, nothing is sent, events neither. A table is on its way to the proxies: what it cuts is to be cut
-    /// first, and the API server may share their machine.
+    /// Until this time, or the next offer, nothing is sent, events neither. A table is on its way to the proxies: what it
+    /// cuts is to be cut first, and the API server may share their machine.
     pub fn hold(&self, until: Instant) {
         self.offers.send_if_modified(|offer| offer.not_before.replace(until) != Some(until));
     }

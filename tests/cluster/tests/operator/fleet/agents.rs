@@ -51,7 +51,8 @@ impl Agents {
         members: impl Iterator<Item = &Member>,
         size: usize,
     ) -> Result<Self, TestError> {
-        let keys = here.path("fernet-keys");
+        // A file of their own: one that is written anew has nothing in it for a moment.
+        let keys = here.path(&format!("fernet-keys-{proxy}"));
         std::fs::write(&keys, fernet_keys(here).await?)?;
         let mut text = String::new();
         for member in members {
