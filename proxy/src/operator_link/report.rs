@@ -55,7 +55,7 @@ async fn tell_facts(door: &Door, table: &Table, witness: &Witness, up: &mpsc::Se
         }
         witness.news(&door.registry).await;
         sleep_until(begun + GATHER).await;
-        if door.registry.changes().len() > MAX_FACTS {
+        if door.registry.changes().count() > MAX_FACTS {
             sleep(GATHER_MANY).await;
         }
     }

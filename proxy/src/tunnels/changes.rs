@@ -35,13 +35,8 @@ impl Changes {
     }
 
     /// How many were noted.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Was nothing noted?
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Takes what was noted.
@@ -73,7 +68,7 @@ mod tests {
         changes.note(&name);
         changes.note(&name);
         timeout(Duration::from_secs(1), changes.noted()).await.unwrap();
-        assert!(changes.len() == 1 && !changes.is_empty());
+        assert_eq!(changes.count(), 1);
         assert_eq!(changes.take().into_iter().collect::<Vec<_>>(), [name]);
         assert!(timeout(Duration::from_secs(1), changes.noted()).await.is_err());
     }
