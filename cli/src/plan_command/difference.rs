@@ -7,7 +7,7 @@ use policy::{BlockedBy, ReportedVersion};
 use resources::RemoteInstanceStatus;
 use resources::condition::{Condition, Truth};
 use resources::remote_instance::HostnameState;
-use route_table::{InstanceId, Limits, Route};
+use route_table::{InstanceId, Limits, Route, RouteTerms};
 use serde::Serialize;
 
 /// What became of something.
@@ -94,7 +94,7 @@ struct Side<'a> {
 impl<'a> Side<'a> {
     fn of(plan: Option<&'a Plan>, id: &InstanceId) -> Self {
         Self {
-            route: plan.and_then(|plan| plan.routes.get(id)).map(|route| &**route),
+            route: plan.and_then(|plan| plan.routes.get(id)),
             status: plan.and_then(|plan| plan.instances.get(id)).map(|status| &**status),
         }
     }
@@ -239,9 +239,10 @@ fn members(before: &Route, after: &Route) -> Vec<MemberChange> {
         .collect()
 }
 
-fn shown(route: &Route) -> Vec<(&'static str, String)> {
+/// Blocks have a chapter of their own: what they do to an instance is its access.
+fn shown(terms: &RouteTerms) -> Vec<(&'static str, String)> {
     // Without `..`, so that a new member is compared, too.
-    let Route {
+    let RouteTerms {
         id: _,
         generation,
         hostnames,
@@ -249,7 +250,6 @@ fn shown(route: &Route) -> Vec<(&'static str, String)> {
         product,
         declared_version,
         unknown_version,
-        blocks: _, // They have a chapter of their own; what they do to an instance is its access.
         accepted_blocks,
         allow_networks,
         deny_networks,
@@ -259,7 +259,7 @@ fn shown(route: &Route) -> Vec<(&'static str, String)> {
         park_visitors,
         priority,
         not_understood,
-    } = route;
+    } = terms;
     let version = match declared_version {
         ReportedVersion::Known(version) => version.to_string(),
         ReportedVersion::Unreadable(text) => format!("{text:?}"),

@@ -92,7 +92,7 @@ pub struct Agents {
 struct Running {
     wanted: Wanted,
     /// What the proxy knew of the instance when the agent was started.
-    route: Arc<Route>,
+    route: Route,
     state: Result<Started, String>,
 }
 
@@ -144,7 +144,7 @@ impl Agents {
     /// Starts, restarts and ends agents so that those run that are wanted: `wanted` says where an instance is, the
     /// route what the proxy knows of it. An agent without a tunnel starts anew when its route has changed, so that
     /// nobody waits for its next attempt, and any agent when its names have.
-    pub async fn keep(&mut self, wanted: BTreeMap<InstanceId, (Wanted, Arc<Route>)>) {
+    pub async fn keep(&mut self, wanted: BTreeMap<InstanceId, (Wanted, Route)>) {
         self.retain(|id| wanted.contains_key(id));
         for (id, (wanted, route)) in wanted {
             let keep = self.running.get_mut(&id).is_some_and(|running| {

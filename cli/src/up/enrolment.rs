@@ -121,10 +121,9 @@ mod tests {
 
     fn table(keys: &[(&str, Fingerprint)]) -> RouteTable {
         let routes = ["homes/lake", "homes/hill"].map(|id| {
-            let mut route = Route::new(id.parse().unwrap());
             let own = keys.iter().filter(|(of, _)| *of == id);
-            route.agent_keys = own.map(|(_, key)| AgentKey { fingerprint: *key, generation: 1 }).collect();
-            route
+            let own = own.map(|(_, key)| AgentKey { fingerprint: *key, generation: 1 });
+            Route::new(id.parse().unwrap()).with(|terms| terms.agent_keys = own.collect())
         });
         RouteTable::from_routes(1, None, routes).unwrap()
     }

@@ -11,7 +11,7 @@ use policy::{
 use route_table::{
     AgentKey, Fingerprint, Limits, MAX_ACCEPTED_PER_ROUTE, MAX_AGENT_KEYS_PER_ROUTE, MAX_BLOCK_NAME_LENGTH,
     MAX_BLOCK_TEXT_LENGTH, MAX_BLOCKS_PER_ROUTE, MAX_HOST_NAMES_PER_ROUTE, MAX_NETWORKS_PER_LIST,
-    MAX_RANGES_PER_BLOCK, MAX_TUNNELS, Route, RouteError,
+    MAX_RANGES_PER_BLOCK, MAX_TUNNELS, Route, RouteError, RouteTerms,
 };
 
 use crate::wire;
@@ -140,7 +140,7 @@ impl Shared {
         };
         at_most("acceptedBlocks", accepted_blocks.len(), MAX_ACCEPTED_PER_ROUTE)?;
         at_most("agentKeys", agent_keys.len(), MAX_AGENT_KEYS_PER_ROUTE)?;
-        Ok(Route {
+        let terms = RouteTerms {
             id: read("id", &id)?,
             generation,
             hostnames: read_list("hostnames", &hostnames, MAX_HOST_NAMES_PER_ROUTE)?,
@@ -152,7 +152,6 @@ impl Shared {
             },
             product,
             unknown_version,
-            blocks,
             accepted_blocks,
             allow_networks: read_list("allowNetworks", &allow_networks, MAX_NETWORKS_PER_LIST)?,
             deny_networks: read_list("denyNetworks", &deny_networks, MAX_NETWORKS_PER_LIST)?,
@@ -169,7 +168,8 @@ impl Shared {
             park_visitors,
             priority,
             not_understood,
-        })
+        };
+        Ok(terms.route(blocks))
     }
 }
 

@@ -99,7 +99,7 @@ struct Begun {
     from: Option<Position>,
     domain: HostName,
     relisted: Vec<Relisting>,
-    routes: Vec<Arc<Route>>,
+    routes: Vec<Route>,
     removed: Vec<String>,
 }
 
@@ -136,7 +136,7 @@ impl UpdateReader {
             return Err(ReadError::TooMuch { what: "routes", most: MAX_ROUTES });
         }
         for route in routes {
-            begun.routes.push(Arc::new(self.shared.route(route, &self.lists)?));
+            begun.routes.push(self.shared.route(route, &self.lists)?);
         }
         if begun.removed.len().saturating_add(removed.len()) > MAX_REMOVED {
             return Err(ReadError::TooMuch { what: "routes removed", most: MAX_REMOVED });
@@ -161,7 +161,7 @@ impl UpdateReader {
                     table.changed(to.revision, Some(domain), routes, &removed)?
                 }
             }
-            _ if relisted.is_empty() => RouteTable::from_shared(to.revision, Some(domain), routes)?,
+            _ if relisted.is_empty() => RouteTable::from_routes(to.revision, Some(domain), routes)?,
             // There is nothing yet that could have a list.
             _ => return Err(ReadError::Miscounted),
         };

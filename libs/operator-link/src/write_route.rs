@@ -1,14 +1,14 @@
 //! Routes as messages.
 
 use policy::{BlockAction, UnknownVersion, VersionBlock};
-use route_table::{AgentKey, Limits, Route};
+use route_table::{AgentKey, Limits, Route, RouteTerms};
 
 use crate::wire;
 
 /// A route whose block list has this number.
 pub(crate) fn route(route: &Route, block_list: u32) -> wire::Route {
     // Without `..`: a member that is not sent would be a restriction that proxies do not have.
-    let Route {
+    let RouteTerms {
         id,
         generation,
         hostnames,
@@ -16,7 +16,6 @@ pub(crate) fn route(route: &Route, block_list: u32) -> wire::Route {
         product,
         declared_version,
         unknown_version,
-        blocks: _, // by its number
         accepted_blocks,
         allow_networks,
         deny_networks,
@@ -26,7 +25,7 @@ pub(crate) fn route(route: &Route, block_list: u32) -> wire::Route {
         park_visitors,
         priority,
         not_understood,
-    } = route;
+    } = &**route;
     wire::Route {
         id: id.to_string(),
         generation: *generation,

@@ -56,7 +56,7 @@ impl UpdateWriter {
         routes: C,
     ) -> Written<'a, C, std::iter::Empty<InstanceId>>
     where
-        C: Iterator<Item = Arc<Route>>,
+        C: Iterator<Item = Route>,
     {
         self.numbers.clear();
         self.kept.clear();
@@ -83,7 +83,7 @@ impl UpdateWriter {
         changes: Changes<C, R>,
     ) -> Written<'a, C, R>
     where
-        C: Iterator<Item = Arc<Route>>,
+        C: Iterator<Item = Route>,
         R: Iterator<Item = InstanceId>,
     {
         self.write(to, Some(from), domain, changes)
@@ -121,7 +121,7 @@ impl UpdateWriter {
 
 impl<C, R> Iterator for Written<'_, C, R>
 where
-    C: Iterator<Item = Arc<Route>>,
+    C: Iterator<Item = Route>,
     R: Iterator<Item = InstanceId>,
 {
     type Item = wire::Update;

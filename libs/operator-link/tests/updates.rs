@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use route_table::{AgentKey, Fingerprint, HostName, InstanceId, Route, RouteTable};
 
-type Routes = BTreeMap<InstanceId, Arc<Route>>;
+type Routes = BTreeMap<InstanceId, Route>;
 
 fn domain() -> HostName {
     "ui.example.com".parse().unwrap()
@@ -34,24 +34,24 @@ fn block(name: &str, action: BlockAction) -> VersionBlock {
     }
 }
 
-fn route(at: u8, look: u8, lists: &[Arc<[VersionBlock]>]) -> Arc<Route> {
-    let mut route = Route::new(format!("homes/house-{at}").parse().unwrap());
-    route.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
-    route.generation = u64::from(look) + 1;
-    route.enabled = !look.is_multiple_of(5);
-    route.declared_version = ReportedVersion::read("2026.11.1", VersionScheme::Calendar);
-    route.unknown_version =
-        if look.is_multiple_of(2) { UnknownVersion::Allow } else { UnknownVersion::Block };
-    route.blocks = lists.get(usize::from(look) % lists.len()).cloned().unwrap();
-    route.accepted_blocks = vec![format!("block-{look}")];
-    route.allow_networks = vec!["192.0.2.0/24".parse().unwrap()];
-    route.deny_networks = vec!["2001:db8::/32".parse().unwrap()];
-    route.limits.max_connections = u32::from(look) + 1;
-    route.tunnels = u32::from(look % 3) + 1;
-    route.agent_keys = vec![AgentKey { fingerprint: Fingerprint::from_bytes([at; 32]), generation: 1 }];
-    route.park_visitors = look.is_multiple_of(3);
-    route.priority = i32::from(look) - 100;
-    Arc::new(route)
+fn route(at: u8, look: u8, lists: &[Arc<[VersionBlock]>]) -> Route {
+    let route = Route::new(format!("homes/house-{at}").parse().unwrap()).with(|terms| {
+        terms.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
+        terms.generation = u64::from(look) + 1;
+        terms.enabled = !look.is_multiple_of(5);
+        terms.declared_version = ReportedVersion::read("2026.11.1", VersionScheme::Calendar);
+        terms.unknown_version =
+            if look.is_multiple_of(2) { UnknownVersion::Allow } else { UnknownVersion::Block };
+        terms.accepted_blocks = vec![format!("block-{look}")];
+        terms.allow_networks = vec!["192.0.2.0/24".parse().unwrap()];
+        terms.deny_networks = vec!["2001:db8::/32".parse().unwrap()];
+        terms.limits.max_connections = u32::from(look) + 1;
+        terms.tunnels = u32::from(look % 3) + 1;
+        terms.agent_keys = vec![AgentKey { fingerprint: Fingerprint::from_bytes([at; 32]), generation: 1 }];
+        terms.park_visitors = look.is_multiple_of(3);
+        terms.priority = i32::from(look) - 100;
+    });
+    route.with_blocks(lists.get(usize::from(look) % lists.len()).unwrap())
 }
 
 fn routes(state: &BTreeMap<u8, u8>, lists: &[Arc<[VersionBlock]>]) -> Routes {
@@ -130,11 +130,11 @@ fn a_large_table_comes_in_parts_and_is_in_force_only_with_the_last() {
     let lists = lists();
     let many: Vec<_> = (0..5_000_u32)
         .map(|at| {
-            let mut one = (*route(1, 1, &lists)).clone();
-            one.id = format!("homes/house-{at:05}").parse().unwrap();
-            one.hostnames = vec![format!("house-{at:05}.ui.example.com").parse().unwrap()];
-            one.agent_keys.clear();
-            Arc::new(one)
+            route(1, 1, &lists).with(|terms| {
+                terms.id = format!("homes/house-{at:05}").parse().unwrap();
+                terms.hostnames = vec![format!("house-{at:05}.ui.example.com").parse().unwrap()];
+                terms.agent_keys.clear();
+            })
         })
         .collect();
     let (mut writer, mut reader) = (UpdateWriter::default(), UpdateReader::default());
@@ -158,7 +158,7 @@ fn a_large_table_comes_in_parts_and_is_in_force_only_with_the_last() {
     assert!(Arc::ptr_eq(shared, &table.by_id("homes/house-04999").unwrap().blocks));
 }
 
-fn one_part(routes: Vec<Arc<Route>>) -> wire::Update {
+fn one_part(routes: Vec<Route>) -> wire::Update {
     let to = Position { term: 2, revision: 5 };
     UpdateWriter::default().everything(to, &domain(), routes.into_iter()).next().unwrap()
 }
@@ -266,11 +266,11 @@ fn lists_take_the_place_of_others_in_a_few_bytes() {
             1 => Arc::clone(&lists[0]),
             _ => continue,
         };
-        *route = Arc::new(Route { blocks, ..(**route).clone() });
+        *route = route.with_blocks(&blocks);
     }
     let other = after.values_mut().next().unwrap();
-    *other = Arc::new(Route { generation: 99, ..(**other).clone() });
-    let (changed, removed) = (vec![Arc::clone(other)].into_iter(), vec![].into_iter());
+    *other = other.clone().with(|terms| terms.generation = 99);
+    let (changed, removed) = (vec![other.clone()].into_iter(), vec![].into_iter());
     let parts: Vec<_> = writer
         .change(position(2), first, &domain(), Changes { relisted: lists_changed, changed, removed })
         .collect();

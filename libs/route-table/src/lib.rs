@@ -39,7 +39,7 @@ pub use error::{Position, RouteError, TableError};
 pub use host_name::{HostName, HostNameError, MAX_HOST_NAME_LENGTH};
 pub use network::{Cidr, CidrError};
 pub use relisting::Relisting;
-pub use route::{InstanceId, InstanceIdError, Limits, MAX_ID_PART_LENGTH, Route, RouteRefusal};
+pub use route::{InstanceId, InstanceIdError, Limits, MAX_ID_PART_LENGTH, Route, RouteRefusal, RouteTerms};
 pub use table::{RouteTable, SESSION_LABEL};
 
 /// Largest routes file.

@@ -16,7 +16,7 @@ use crate::error::RouteError;
 use crate::{
     AgentKey, Limits, MAX_ACCEPTED_PER_ROUTE, MAX_AGENT_KEYS_PER_ROUTE, MAX_BLOCK_NAME_LENGTH,
     MAX_BLOCK_TEXT_LENGTH, MAX_BLOCKS_PER_ROUTE, MAX_HOST_NAMES_PER_ROUTE, MAX_NETWORKS_PER_LIST,
-    MAX_RANGES_PER_BLOCK, MAX_TUNNELS, Route,
+    MAX_RANGES_PER_BLOCK, MAX_TUNNELS, Route, RouteTerms,
 };
 
 /// A route as written: right types, values not looked at yet.
@@ -227,7 +227,7 @@ impl RawRoute {
             Ok(AgentKey { fingerprint, generation: key.generation.unwrap_or(self.generation) })
         };
         let RawLimits { max_connections, new_connections_per_minute_per_client } = self.limits;
-        Ok(Route {
+        let terms = RouteTerms {
             id: read("id", &self.id)?,
             generation: self.generation,
             hostnames: read_list("hostnames", &self.hostnames, MAX_HOST_NAMES_PER_ROUTE)?,
@@ -238,7 +238,6 @@ impl RawRoute {
                 .map(|VersionText(text)| shared.version(scheme, text))
                 .unwrap_or_default(),
             unknown_version,
-            blocks: blocks.blocks,
             accepted_blocks: self.accepted_blocks,
             allow_networks: read_list("allowNetworks", &self.allow_networks, MAX_NETWORKS_PER_LIST)?,
             deny_networks: read_list("denyNetworks", &self.deny_networks, MAX_NETWORKS_PER_LIST)?,
@@ -256,7 +255,8 @@ impl RawRoute {
             park_visitors: self.park_visitors,
             priority: self.priority,
             not_understood,
-        })
+        };
+        Ok(terms.route(blocks.blocks))
     }
 }
 

@@ -41,13 +41,13 @@ impl RouteTable {
     /// This table with other lists of blocks; `None` where one concerns another number of routes than it says.
     pub fn relisted(&self, revision: u64, relistings: &[Relisting]) -> Option<Self> {
         let mut found = vec![0; relistings.len()];
-        let relisted = |route: &Arc<Route>| {
+        let relisted = |route: &Route| {
             let mut concerning = relistings.iter().zip(&mut found);
             let Some((relisting, found)) = concerning.find(|(relisting, _)| relisting.concerns(route)) else {
-                return Arc::clone(route);
+                return route.clone();
             };
             *found += 1;
-            Arc::new(Route { blocks: Arc::clone(&relisting.to), ..(**route).clone() })
+            route.with_blocks(&relisting.to)
         };
         let routes = self.routes.iter().map(relisted).collect();
         let all_found = relistings.iter().zip(found).all(|(relisting, found)| relisting.routes == found);
@@ -74,12 +74,12 @@ mod tests {
     }
 
     fn route(name: &str, key: u8, blocks: &Arc<[VersionBlock]>) -> Route {
-        Route {
-            hostnames: vec![format!("{name}.ui.example.com").parse().unwrap()],
-            agent_keys: vec![AgentKey { fingerprint: Fingerprint::from_bytes([key; 32]), generation: 1 }],
-            blocks: Arc::clone(blocks),
-            ..Route::new(format!("homes/{name}").parse().unwrap())
-        }
+        let route = Route::new(format!("homes/{name}").parse().unwrap()).with(|terms| {
+            terms.hostnames = vec![format!("{name}.ui.example.com").parse().unwrap()];
+            terms.agent_keys =
+                vec![AgentKey { fingerprint: Fingerprint::from_bytes([key; 32]), generation: 1 }];
+        });
+        route.with_blocks(blocks)
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
             route("mill", 3, &Arc::default()),
             // The same words are not the same list, and another product has lists of its own.
             route("farm", 4, &list("first")),
-            Route { product: other, ..route("barn", 5, &first) },
+            route("barn", 5, &first).with(|terms| terms.product = other),
         ];
         let table = RouteTable::from_routes(7, None, routes).unwrap();
         let relisting = |from: &Arc<[VersionBlock]>, to: &Arc<[VersionBlock]>, routes| Relisting {
@@ -108,15 +108,15 @@ mod tests {
         ];
         let next = table.relisted(8, &changes).unwrap();
         assert_eq!((next.revision, table.revision), (8, 7));
-        let names = |route: &Arc<Route>| route.blocks.iter().map(|block| block.name.to_string()).collect();
+        let names = |route: &Route| route.blocks.iter().map(|block| block.name.to_string()).collect();
         let found: Vec<Vec<String>> = next.routes().map(names).collect();
         assert_eq!(found, [vec!["second"], vec![], vec!["third"], vec!["first"], vec!["first"]]);
         for (at, name) in ["lake", "hill", "mill", "farm", "barn"].iter().enumerate() {
             let route = next.by_id(&format!("homes/{name}")).unwrap();
-            assert!(Arc::ptr_eq(route, next.by_host(&format!("{name}.ui.example.com")).unwrap()));
+            assert!(route.is_same(next.by_host(&format!("{name}.ui.example.com")).unwrap()));
             let key = Fingerprint::from_bytes([u8::try_from(at).unwrap() + 1; 32]);
-            assert!(Arc::ptr_eq(route, next.by_agent_key(&key).unwrap()));
-            assert!(Arc::ptr_eq(route, next.routes().nth(at).unwrap()));
+            assert!(route.is_same(next.by_agent_key(&key).unwrap()));
+            assert!(route.is_same(next.routes().nth(at).unwrap()));
         }
         assert!(table.relisted(8, &[relisting(&first, &second, 2)]).is_none(), "there is one only");
     }

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -74,9 +75,18 @@ impl Default for Limits {
     }
 }
 
-/// What a proxy knows of one instance.
+/// What a proxy knows of one instance. A copy shares all of it, and so does one with another list of blocks: a new block
+/// gives every route of a fleet another list at once.
 #[derive(Clone, Debug, Eq)]
 pub struct Route {
+    terms: Arc<RouteTerms>,
+    /// Findings about its product. Routes with equal lists share one.
+    pub blocks: Arc<[VersionBlock]>,
+}
+
+/// What a route says of its own instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTerms {
     /// Which instance.
     pub id: InstanceId,
     /// Generation of its keys: a token made for another one is refused.
@@ -91,8 +101,6 @@ pub struct Route {
     pub declared_version: ReportedVersion,
     /// What a version that cannot be told means.
     pub unknown_version: UnknownVersion,
-    /// Findings about its product. Routes with equal lists share one.
-    pub blocks: Arc<[VersionBlock]>,
     /// Names of blocks accepted at the owner's risk.
     pub accepted_blocks: Vec<String>,
     /// Where visitors may come from; empty means from everywhere.
@@ -122,45 +130,43 @@ impl PartialEq for Route {
     }
 }
 
+impl Deref for Route {
+    type Target = RouteTerms;
+
+    fn deref(&self) -> &RouteTerms {
+        &self.terms
+    }
+}
+
 impl Route {
+    /// Is it the very same, not one that says the same?
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.terms, &other.terms) && Arc::ptr_eq(&self.blocks, &other.blocks)
+    }
+
     /// Does it say the same, its blocks aside?
     pub fn differs_in_blocks_alone(&self, other: &Self) -> bool {
-        // Without `..`: a new member has to be compared, too.
-        let Self {
-            id,
-            generation,
-            hostnames,
-            enabled,
-            product,
-            declared_version,
-            unknown_version,
-            blocks: _,
-            accepted_blocks,
-            allow_networks,
-            deny_networks,
-            limits,
-            tunnels,
-            agent_keys,
-            park_visitors,
-            priority,
-            not_understood,
-        } = self;
-        *id == other.id
-            && *generation == other.generation
-            && *hostnames == other.hostnames
-            && *enabled == other.enabled
-            && *product == other.product
-            && *declared_version == other.declared_version
-            && *unknown_version == other.unknown_version
-            && *accepted_blocks == other.accepted_blocks
-            && *allow_networks == other.allow_networks
-            && *deny_networks == other.deny_networks
-            && *limits == other.limits
-            && *tunnels == other.tunnels
-            && *agent_keys == other.agent_keys
-            && *park_visitors == other.park_visitors
-            && *priority == other.priority
-            && *not_understood == other.not_understood
+        Arc::ptr_eq(&self.terms, &other.terms) || self.terms == other.terms
+    }
+
+    /// The same with another list of blocks.
+    #[must_use]
+    pub fn with_blocks(&self, blocks: &Arc<[VersionBlock]>) -> Self {
+        Self { terms: Arc::clone(&self.terms), blocks: Arc::clone(blocks) }
+    }
+
+    /// The same with other terms. Whoever shares them keeps theirs.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut RouteTerms)) -> Self {
+        change(Arc::make_mut(&mut self.terms));
+        self
+    }
+}
+
+impl RouteTerms {
+    /// The route of these terms, with these blocks.
+    pub fn route(self, blocks: Arc<[VersionBlock]>) -> Route {
+        Route { terms: Arc::new(self), blocks }
     }
 }
 
@@ -187,7 +193,7 @@ impl fmt::Display for RouteRefusal<'_> {
 impl Route {
     /// A route with every default, serving nothing until it has host names.
     pub fn new(id: InstanceId) -> Self {
-        Self {
+        let terms = RouteTerms {
             id,
             generation: 1,
             hostnames: Vec::new(),
@@ -195,7 +201,6 @@ impl Route {
             product: Product::default(),
             declared_version: ReportedVersion::Unknown,
             unknown_version: UnknownVersion::Allow,
-            blocks: Arc::default(),
             accepted_blocks: Vec::new(),
             allow_networks: Vec::new(),
             deny_networks: Vec::new(),
@@ -205,7 +210,8 @@ impl Route {
             park_visitors: true,
             priority: 0,
             not_understood: Vec::new(),
-        }
+        };
+        terms.route(Arc::default())
     }
 
     /// May a visitor come from this address? Denied networks win over allowed ones.
@@ -261,6 +267,16 @@ mod tests {
     }
 
     #[test]
+    fn the_very_same_is_more_than_one_that_says_the_same() {
+        let (one, twin) = (route(), route());
+        assert!(one == twin && !one.is_same(&twin) && one.is_same(&one.clone()));
+        let relisted = one.with_blocks(&blocking_old("").blocks);
+        assert!(relisted.differs_in_blocks_alone(&one) && !relisted.is_same(&one) && relisted != one);
+        let off = one.clone().with(|terms| terms.enabled = false);
+        assert!(one.enabled && !off.enabled && !off.differs_in_blocks_alone(&one) && off != one);
+    }
+
+    #[test]
     fn deny_wins_over_allow_and_no_allow_means_everybody() {
         // (allow, deny, address, admitted)
         for (allow, deny, address, admitted) in [
@@ -274,7 +290,9 @@ mod tests {
             (&["192.0.2.0/24"], &["192.0.2.1"], "192.0.2.1", false),
             (&["192.0.2.0/24"], &["192.0.2.1"], "192.0.2.2", true),
         ] {
-            let route = Route { allow_networks: networks(allow), deny_networks: networks(deny), ..route() };
+            let route = route().with(|terms| {
+                (terms.allow_networks, terms.deny_networks) = (networks(allow), networks(deny));
+            });
             let found = route.admits_network(address.parse().unwrap());
             assert_eq!(found, admitted, "{allow:?} {deny:?} {address}");
         }
@@ -289,12 +307,11 @@ mod tests {
             more_info: None,
             action: BlockAction::Block,
         };
-        Route {
-            blocks: [block].into(),
-            declared_version: ReportedVersion::read(declared, scheme),
-            unknown_version: UnknownVersion::Block,
-            ..route()
-        }
+        let route = route().with(|terms| {
+            terms.declared_version = ReportedVersion::read(declared, scheme);
+            terms.unknown_version = UnknownVersion::Block;
+        });
+        route.with_blocks(&[block].into())
     }
 
     #[test]
@@ -320,9 +337,9 @@ mod tests {
     fn a_disabled_or_not_understood_route_refuses() {
         assert_eq!(route().refusal(), None);
         let fields = vec!["limits.maxBandwidth".to_owned()];
-        let strange = Route { not_understood: fields.clone(), ..route() };
+        let strange = route().with(|terms| terms.not_understood.clone_from(&fields));
         assert_eq!(strange.refusal(), Some(RouteRefusal::NotUnderstood(&fields)));
-        let off = Route { enabled: false, ..strange };
+        let off = strange.with(|terms| terms.enabled = false);
         assert_eq!(off.refusal(), Some(RouteRefusal::Disabled));
     }
 }

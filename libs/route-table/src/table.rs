@@ -27,7 +27,7 @@ pub struct RouteTable {
     pub revision: u64,
     /// The installation's domain; agents get sessions at `connect.` in front of it.
     pub domain: Option<HostName>,
-    pub(crate) routes: Vec<Arc<Route>>,
+    pub(crate) routes: Vec<Route>,
     /// Shared with the table before where that has the same names in the same places.
     places: Arc<Places>,
 }
@@ -43,7 +43,7 @@ struct Places {
 /// A table that is being made.
 struct Making {
     session_host: Option<HostName>,
-    routes: Vec<Arc<Route>>,
+    routes: Vec<Route>,
     places: Places,
     /// Places whose routes are gone.
     free: Vec<Place>,
@@ -55,15 +55,6 @@ impl RouteTable {
         revision: u64,
         domain: Option<HostName>,
         routes: impl IntoIterator<Item = Route>,
-    ) -> Result<Self, TableError> {
-        Self::from_shared(revision, domain, routes.into_iter().map(Arc::new))
-    }
-
-    /// The same from routes that somebody else holds, too.
-    pub fn from_shared(
-        revision: u64,
-        domain: Option<HostName>,
-        routes: impl IntoIterator<Item = Arc<Route>>,
     ) -> Result<Self, TableError> {
         let mut making = Making::of(domain.as_ref(), Vec::new(), Places::default());
         for route in routes {
@@ -79,17 +70,17 @@ impl RouteTable {
         &self,
         revision: u64,
         domain: Option<HostName>,
-        changed: impl IntoIterator<Item = Arc<Route>>,
+        changed: impl IntoIterator<Item = Route>,
         removed: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Self, TableError> {
         let changed: Vec<_> = changed.into_iter().collect();
         if domain != self.domain {
             // Every name has to be held against the new session host.
             let mut routes: HashMap<_, _> =
-                self.routes.iter().map(|route| (route.id.clone(), Arc::clone(route))).collect();
+                self.routes.iter().map(|route| (route.id.clone(), route.clone())).collect();
             removed.into_iter().for_each(|id| drop(routes.remove(id.as_ref())));
             routes.extend(changed.into_iter().map(|route| (route.id.clone(), route)));
-            return Self::from_shared(revision, domain, routes.into_values());
+            return Self::from_routes(revision, domain, routes.into_values());
         }
         let mut making = Making::of(domain.as_ref(), self.routes.clone(), Places::clone(&self.places));
         // Everything old goes first: a name may move from one route to another.
@@ -107,31 +98,31 @@ impl RouteTable {
     }
 
     /// This table with other routes of the same ids, names and keys in the same places.
-    pub(crate) fn with_routes(&self, revision: u64, routes: Vec<Arc<Route>>) -> Self {
+    pub(crate) fn with_routes(&self, revision: u64, routes: Vec<Route>) -> Self {
         Self { revision, domain: self.domain.clone(), routes, places: Arc::clone(&self.places) }
     }
 
-    fn at(&self, place: Option<&Place>) -> Option<&Arc<Route>> {
+    fn at(&self, place: Option<&Place>) -> Option<&Route> {
         self.routes.get(index(*place?))
     }
 
     /// The route a host name leads to, asked in any case, with or without a trailing dot. Allocates nothing.
-    pub fn by_host(&self, host: &str) -> Option<&Arc<Route>> {
+    pub fn by_host(&self, host: &str) -> Option<&Route> {
         self.at(with_lookup_form(host, |name| self.places.hosts.get(name)))
     }
 
     /// The route of an instance.
-    pub fn by_id(&self, id: &str) -> Option<&Arc<Route>> {
+    pub fn by_id(&self, id: &str) -> Option<&Route> {
         self.at(self.places.ids.get(id))
     }
 
     /// The route whose agents hold this key.
-    pub fn by_agent_key(&self, fingerprint: &Fingerprint) -> Option<&Arc<Route>> {
+    pub fn by_agent_key(&self, fingerprint: &Fingerprint) -> Option<&Route> {
         self.at(self.places.keys.get(fingerprint))
     }
 
     /// All routes, in the order given as long as none was taken away.
-    pub fn routes(&self) -> impl ExactSizeIterator<Item = &Arc<Route>> {
+    pub fn routes(&self) -> impl ExactSizeIterator<Item = &Route> {
         self.routes.iter()
     }
 
@@ -147,7 +138,7 @@ impl RouteTable {
 }
 
 impl Making {
-    fn of(domain: Option<&HostName>, routes: Vec<Arc<Route>>, places: Places) -> Self {
+    fn of(domain: Option<&HostName>, routes: Vec<Route>, places: Places) -> Self {
         let session_host = domain.and_then(|domain| domain.with_label(SESSION_LABEL).ok());
         Self { session_host, routes, places, free: Vec::new() }
     }
@@ -165,7 +156,7 @@ impl Making {
         self.free.push(place);
     }
 
-    fn add(&mut self, route: Arc<Route>) -> Result<(), TableError> {
+    fn add(&mut self, route: Route) -> Result<(), TableError> {
         let Self { session_host, routes, places, free } = self;
         let place = match free.pop() {
             Some(place) => place,
@@ -249,11 +240,10 @@ mod tests {
 
     fn route(id: &str, hostnames: &[&str], keys: &[u8]) -> Route {
         let key = |byte: &u8| AgentKey { fingerprint: Fingerprint::from_bytes([*byte; 32]), generation: 1 };
-        Route {
-            hostnames: hostnames.iter().map(|name| name.parse().unwrap()).collect(),
-            agent_keys: keys.iter().map(key).collect(),
-            ..Route::new(id.parse().unwrap())
-        }
+        Route::new(id.parse().unwrap()).with(|terms| {
+            terms.hostnames = hostnames.iter().map(|name| name.parse().unwrap()).collect();
+            terms.agent_keys = keys.iter().map(key).collect();
+        })
     }
 
     fn table(routes: impl IntoIterator<Item = Route>) -> Result<RouteTable, TableError> {
@@ -308,9 +298,9 @@ mod tests {
         ])
         .unwrap();
         // The hill's name and key move to the lake, the mill goes, a farm comes.
-        let lake = Arc::new(route("homes/lake", &["hill.ui.example.com"], &[2]));
-        let hill = Arc::new(route("homes/hill", &["new.ui.example.com"], &[4]));
-        let farm = Arc::new(route("farms/one", &["farm.ui.example.com"], &[]));
+        let lake = route("homes/lake", &["hill.ui.example.com"], &[2]);
+        let hill = route("homes/hill", &["new.ui.example.com"], &[4]);
+        let farm = route("farms/one", &["farm.ui.example.com"], &[]);
         let next = first
             .changed(8, first.domain.clone(), [lake, hill, farm], ["homes/mill", "homes/never"])
             .unwrap();
@@ -327,9 +317,9 @@ mod tests {
         assert_eq!(first.routes().len(), 3, "the table before stays as it was");
         let moved = next.changed(9, Some("farm.ui.example.com".parse().unwrap()), [], [""; 0]).unwrap();
         assert_eq!(moved.routes().len(), 3);
-        let taken = Arc::new(route("homes/x", &["farm.ui.example.com"], &[]));
+        let taken = route("homes/x", &["farm.ui.example.com"], &[]);
         assert!(next.changed(9, next.domain.clone(), [taken], [""; 0]).is_err());
-        let reserved = Arc::new(route("homes/x", &["connect.ui.example.com"], &[]));
+        let reserved = route("homes/x", &["connect.ui.example.com"], &[]);
         assert!(next.changed(9, next.domain.clone(), [reserved], [""; 0]).is_err());
     }
 
@@ -351,12 +341,12 @@ mod tests {
                     next.by_agent_key(&Fingerprint::from_bytes([number; 32])),
                 ];
                 let expected = (!gone.contains(&number)).then(|| house(number));
-                assert_eq!(found.map(|route| route.map(|route| &**route)), [expected.as_ref(); 3]);
+                assert_eq!(found, [expected.as_ref(); 3]);
             }
             assert_eq!(next.len(), 7 - gone.len());
         }
         // One that takes a place is in nobody's way but its own.
-        let twice = Arc::new(route("homes/x", &["x.example", "x.example"], &[]));
+        let twice = route("homes/x", &["x.example", "x.example"], &[]);
         let error = all.changed(8, all.domain.clone(), [twice], ["homes/house-3"]).unwrap_err().to_string();
         assert!(error.contains("by route homes/x and by route homes/x"), "{error}");
     }

@@ -6,7 +6,7 @@
 use policy::{BlockAction, ReportedVersion, UnknownVersion, VersionBlock, VersionRange};
 use serde::{Serialize, Serializer};
 
-use crate::{AgentKey, Cidr, Fingerprint, HostName, InstanceId, Limits, Route, RouteTable};
+use crate::{AgentKey, Cidr, Fingerprint, HostName, InstanceId, Limits, Route, RouteTable, RouteTerms};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -129,7 +129,7 @@ impl<'a> From<&'a VersionBlock> for WrittenBlock<'a> {
 impl<'a> From<&'a Route> for WrittenRoute<'a> {
     fn from(route: &'a Route) -> Self {
         // Without `..`: a new member has to be written, too.
-        let Route {
+        let RouteTerms {
             id,
             generation,
             hostnames,
@@ -137,7 +137,6 @@ impl<'a> From<&'a Route> for WrittenRoute<'a> {
             product,
             declared_version,
             unknown_version,
-            blocks,
             accepted_blocks,
             allow_networks,
             deny_networks,
@@ -147,7 +146,7 @@ impl<'a> From<&'a Route> for WrittenRoute<'a> {
             park_visitors,
             priority,
             not_understood: _,
-        } = route;
+        } = &**route;
         let version = match declared_version {
             ReportedVersion::Unknown => None,
             known => known.text(),
@@ -167,7 +166,7 @@ impl<'a> From<&'a Route> for WrittenRoute<'a> {
             product: product.as_str(),
             version,
             unknown_version: *unknown_version,
-            blocks: blocks.iter().map(WrittenBlock::from).collect(),
+            blocks: route.blocks.iter().map(WrittenBlock::from).collect(),
             accepted_blocks,
             allow_networks,
             deny_networks,
@@ -188,7 +187,7 @@ impl Serialize for Route {
 
 impl Serialize for RouteTable {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let routes = self.routes().map(|route| &**route).collect();
+        let routes = self.routes().collect();
         let written = WrittenTable { revision: self.revision, domain: self.domain.as_ref(), routes };
         written.serialize(serializer)
     }

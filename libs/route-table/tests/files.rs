@@ -111,10 +111,8 @@ fn json_says_the_same_as_yaml() {
 fn what_is_left_out_has_its_default() {
     let table = RouteTable::parse(&with_lines("")).unwrap();
     let route = only_route(&table);
-    let expected = Route {
-        hostnames: vec!["lake.example".parse().unwrap()],
-        ..Route::new("homes/lake".parse().unwrap())
-    };
+    let expected = Route::new("homes/lake".parse().unwrap())
+        .with(|terms| terms.hostnames = vec!["lake.example".parse().unwrap()]);
     assert_eq!(*route, expected);
     assert_eq!((table.revision, table.domain.clone()), (0, None));
     assert_eq!(route.limits, Limits { max_connections: 512, new_connections_per_minute_per_client: 120 });

@@ -26,7 +26,7 @@ proptest! {
             asked.push('.');
         }
         prop_assert_eq!(&asked.parse::<HostName>().unwrap(), &name);
-        let route = Route { hostnames: vec![name.clone()], ..Route::new("homes/lake".parse().unwrap()) };
+        let route = Route::new("homes/lake".parse().unwrap()).with(|terms| terms.hostnames = vec![name.clone()]);
         let table = RouteTable::from_routes(1, None, [route]).unwrap();
         prop_assert!(table.by_host(&asked).is_some());
         let other = format!("x{asked}");
@@ -36,9 +36,9 @@ proptest! {
     #[test]
     fn every_route_is_found_and_only_that_one(names in proptest::collection::btree_set(host(), 1..40)) {
         let names: Vec<HostName> = names.into_iter().collect();
-        let routes = names.iter().enumerate().map(|(at, name)| Route {
-            hostnames: vec![name.clone()],
-            ..Route::new(format!("homes/i{at}").parse().unwrap())
+        let routes = names.iter().enumerate().map(|(at, name)| {
+            Route::new(format!("homes/i{at}").parse().unwrap())
+                .with(|terms| terms.hostnames = vec![name.clone()])
         });
         let table = RouteTable::from_routes(1, None, routes).unwrap();
         for (at, name) in names.iter().enumerate() {

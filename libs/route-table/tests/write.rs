@@ -4,7 +4,7 @@
 
 use policy::{BlockAction, ReportedVersion, UnknownVersion, VersionBlock, VersionRange, VersionScheme};
 use proptest::prelude::*;
-use route_table::{AgentKey, Fingerprint, Limits, Route, RouteTable};
+use route_table::{AgentKey, Fingerprint, Limits, Route, RouteTable, RouteTerms};
 
 /// Every member says something else than its default.
 fn full() -> Route {
@@ -17,7 +17,7 @@ fn full() -> Route {
         action: BlockAction::Warn,
     };
     let key = |byte, generation| AgentKey { fingerprint: Fingerprint::from_bytes([byte; 32]), generation };
-    Route {
+    let terms = RouteTerms {
         id: "homes/lake-house".parse().unwrap(),
         generation: 3,
         hostnames: vec!["lake.ui.example.com".parse().unwrap(), "lake.example".parse().unwrap()],
@@ -25,7 +25,6 @@ fn full() -> Route {
         product: "grafana".parse().unwrap(),
         declared_version: ReportedVersion::read("2023.10", VersionScheme::Semantic),
         unknown_version: UnknownVersion::Block,
-        blocks: [block].into(),
         accepted_blocks: vec!["hole".to_owned(), "no".to_owned()],
         allow_networks: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
         deny_networks: vec!["192.0.2.7".parse().unwrap()],
@@ -35,7 +34,8 @@ fn full() -> Route {
         park_visitors: false,
         priority: -5,
         not_understood: Vec::new(),
-    }
+    };
+    terms.route([block].into())
 }
 
 fn assert_reads_back(table: &RouteTable) {
@@ -78,14 +78,16 @@ proptest! {
         tunnels in 1_u32..=64,
         priority in any::<i32>(),
     ) {
-        let mut route = full();
-        route.declared_version = ReportedVersion::read(&version, route.product.scheme());
-        route.blocks = route.blocks.iter().map(|block| VersionBlock { reason: reason.clone(), ..block.clone() }).collect();
-        route.accepted_blocks = vec![accepted];
-        route.generation = generation;
-        route.agent_keys.iter_mut().for_each(|key| key.generation = key_generation);
-        route.tunnels = tunnels;
-        route.priority = priority;
+        let route = full();
+        let blocks = route.blocks.iter().map(|block| VersionBlock { reason: reason.clone(), ..block.clone() });
+        let route = route.with_blocks(&blocks.collect()).with(|terms| {
+            terms.declared_version = ReportedVersion::read(&version, terms.product.scheme());
+            terms.accepted_blocks = vec![accepted];
+            terms.generation = generation;
+            terms.agent_keys.iter_mut().for_each(|key| key.generation = key_generation);
+            terms.tunnels = tunnels;
+            terms.priority = priority;
+        });
         assert_reads_back(&table(vec![route]));
     }
 }

@@ -17,7 +17,7 @@ pub struct BlocksFirst {
     /// One more than that plan's.
     pub revision: u64,
     /// To be published.
-    pub routes: Ordered<InstanceId, Arc<Route>>,
+    pub routes: Ordered<InstanceId, Route>,
     /// What the plan that follows goes on from. It comes to what it would have come to anyway; where nothing but blocks has
     /// changed, to these routes and this revision.
     pub previous: Previous,
@@ -44,8 +44,8 @@ impl Previous {
             if Arc::ptr_eq(list, &route.blocks) {
                 continue;
             }
-            let route = Arc::new(Route { blocks: Arc::clone(list), ..(**route).clone() });
-            routes.push((id.clone(), Some(Arc::clone(&route))));
+            let route = route.with_blocks(list);
+            routes.push((id.clone(), Some(route.clone())));
             let entry = Entry { route: Some(route), route_revision: revision, ..(**entry).clone() };
             entries.push((id.clone(), Some(Arc::new(entry))));
         }

@@ -24,7 +24,7 @@ struct Decided {
     /// `None` for who is gone; so in the next two.
     entries: Vec<(InstanceId, Option<Arc<Entry>>)>,
     /// Routes that are others than before.
-    routes: Vec<(InstanceId, Option<Arc<Route>>)>,
+    routes: Vec<(InstanceId, Option<Route>)>,
     /// Statuses that are others than before.
     statuses: Vec<(InstanceId, Option<Arc<RemoteInstanceStatus>>)>,
     events: Vec<Event>,
@@ -145,7 +145,7 @@ impl Making<'_> {
         }
         let known = before.and_then(|before| before.route.as_ref());
         let same = match (known, &entry.route) {
-            (Some(known), Some(route)) => Arc::ptr_eq(known, route),
+            (Some(known), Some(route)) => known.is_same(route),
             (None, None) => true,
             _ => false,
         };

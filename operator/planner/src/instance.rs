@@ -68,7 +68,7 @@ pub(crate) fn decide(
     let verification = (!outcome.domains.is_empty()).then(|| given.names.verification_value(&wish.id));
     let known = Known {
         wish,
-        route: route.as_deref().map(|route| (route, route_revision)),
+        route: route.as_ref().map(|route| (route, route_revision)),
         applied: given.applied,
         hostnames: hostnames(wish, &outcome, verification.as_deref()),
         tunnel: told.tunnel,
@@ -179,15 +179,15 @@ fn route(
 
 /// A route that is what it was stays the very same, with the revision that brought it. A list of blocks that stayed the
 /// same is the same list ([`Blocks::read`]).
-fn same_or_new(route: Option<Route>, before: Option<&Entry>, next: u64) -> (Option<Arc<Route>>, u64) {
+fn same_or_new(route: Option<Route>, before: Option<&Entry>, next: u64) -> (Option<Route>, u64) {
     let known = before.and_then(|before| Some((before.route.as_ref()?, before.route_revision)));
     match (route, known) {
         (Some(route), Some((known, revision)))
-            if Arc::ptr_eq(&known.blocks, &route.blocks) && **known == route =>
+            if Arc::ptr_eq(&known.blocks, &route.blocks) && *known == route =>
         {
-            (Some(Arc::clone(known)), revision)
+            (Some(known.clone()), revision)
         }
-        (Some(route), _) => (Some(Arc::new(route)), next),
+        (Some(route), _) => (Some(route), next),
         (None, _) => (None, 0),
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Making<'a> {
     pub(crate) touched_keys: BTreeSet<Fingerprint>,
     pub(crate) released: OrdMap<String, ReleasedLabel>,
     pub(crate) entries: Ordered<InstanceId, Arc<Entry>>,
-    pub(crate) routes: Ordered<InstanceId, Arc<Route>>,
+    pub(crate) routes: Ordered<InstanceId, Route>,
     pub(crate) instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
     pub(crate) tallies: Vec<Tally>,
     pub(crate) look_again: OrdSet<(Timestamp, InstanceId)>,

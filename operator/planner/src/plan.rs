@@ -22,7 +22,7 @@ pub struct Plan {
     /// Goes up by one whenever `routes` differ from the plan before, and with the first plan.
     pub revision: u64,
     /// Every instance proxies should know of. An instance without a route is unknown to them.
-    pub routes: Ordered<InstanceId, Arc<Route>>,
+    pub routes: Ordered<InstanceId, Route>,
     /// The status of every instance of this installation.
     pub instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
     /// The status of every version block.
@@ -62,7 +62,7 @@ impl Serialize for Plan {
         let Self { revision, routes, instances, blocks, events, released, next_run } = self;
         let mut plan = serializer.serialize_struct("Plan", 7)?;
         plan.serialize_field("revision", revision)?;
-        plan.serialize_field("routes", &routes.values().map(|route| &**route).collect::<Vec<_>>())?;
+        plan.serialize_field("routes", &routes.values().collect::<Vec<_>>())?;
         plan.serialize_field("instances", &shown(instances.iter()))?;
         plan.serialize_field("blocks", &shown(blocks.iter()))?;
         plan.serialize_field("events", events)?;
@@ -85,7 +85,7 @@ impl Plan {
     /// The table that proxies get. Two routes of a plan are never in each other's way, so there is an error only beyond
     /// the most routes a table can have.
     pub fn table(&self, domain: &HostName) -> Result<RouteTable, TableError> {
-        RouteTable::from_shared(self.revision, Some(domain.clone()), self.routes.values().cloned())
+        RouteTable::from_routes(self.revision, Some(domain.clone()), self.routes.values().cloned())
     }
 }
 

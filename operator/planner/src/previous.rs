@@ -28,7 +28,7 @@ pub struct Previous {
     /// Was there a plan at all?
     pub(crate) planned: bool,
     pub(crate) entries: Ordered<InstanceId, Arc<Entry>>,
-    pub(crate) routes: Ordered<InstanceId, Arc<Route>>,
+    pub(crate) routes: Ordered<InstanceId, Route>,
     pub(crate) instances: Ordered<InstanceId, Arc<RemoteInstanceStatus>>,
     pub(crate) block_statuses: OrdMap<String, Arc<VersionBlockStatus>>,
     pub(crate) released: OrdMap<String, ReleasedLabel>,
@@ -62,7 +62,7 @@ pub(crate) struct Entry {
     pub(crate) report: Arc<Report>,
     /// Since when its tunnel is told as connected and not reported.
     pub(crate) missed_since: Option<Timestamp>,
-    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) route: Option<Route>,
     /// The revision that brought the route.
     pub(crate) route_revision: u64,
     pub(crate) status: Arc<RemoteInstanceStatus>,

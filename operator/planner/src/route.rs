@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use policy::{UnknownVersion, VersionBlock};
 use resources::remote_instance::{Access, RemoteInstanceSpec};
-use route_table::{AgentKey, Fingerprint, Limits, Route};
+use route_table::{AgentKey, Fingerprint, Limits, Route, RouteTerms};
 
 use crate::outcome::Outcome;
 use crate::wish::Wish;
@@ -49,7 +49,7 @@ pub(crate) fn route(
     }
     hostnames.push(wish.random.clone());
     hostnames.extend(served.cloned());
-    Some(Route {
+    let terms = RouteTerms {
         id: wish.id.clone(),
         generation: KEY_GENERATION,
         hostnames,
@@ -57,7 +57,6 @@ pub(crate) fn route(
         product: product.clone(),
         declared_version: declared.clone(),
         unknown_version,
-        blocks: Arc::clone(blocks),
         accepted_blocks: accepted,
         allow_networks: allow_networks.clone(),
         deny_networks: deny_networks.clone(),
@@ -70,5 +69,6 @@ pub(crate) fn route(
         park_visitors: true,
         priority: 0,
         not_understood: Vec::new(),
-    })
+    };
+    Some(terms.route(Arc::clone(blocks)))
 }

@@ -15,11 +15,11 @@ pub(super) const FEW: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Changes<'a> {
     /// Every route that is new, different or gone.
-    pub(crate) all: Vec<(&'a InstanceId, Option<&'a Arc<Route>>)>,
+    pub(crate) all: Vec<(&'a InstanceId, Option<&'a Route>)>,
     /// What many of them have in common.
     pub(crate) relisted: Vec<Relisting>,
     /// Those of whom that does not say everything.
-    pub(crate) rest: Vec<(&'a InstanceId, Option<&'a Arc<Route>>)>,
+    pub(crate) rest: Vec<(&'a InstanceId, Option<&'a Route>)>,
 }
 
 /// A list of blocks, of a product; lists without blocks are one.
@@ -73,7 +73,7 @@ pub(crate) fn changes<'a>(from: &'a Routes, to: &'a Routes) -> Changes<'a> {
             Some(Relisting { product: before.product.clone(), from, to, routes: having.routes })
         })
         .collect();
-    let is_told = |(before, now): (&Arc<Route>, &Arc<Route>)| {
+    let is_told = |(before, now): (&Route, &Route)| {
         relisted.iter().any(|relisting| relisting.concerns(before) && relisting.gives(now))
     };
     let rest = all.iter().zip(moved).filter(|(_, moved)| !moved.is_some_and(is_told));

@@ -9,7 +9,7 @@ fn list(name: &str) -> Blocks {
     let table = format!(
         "revision: 1\nroutes:\n- id: a/b\n  hostnames: []\n  blocks: [{{name: {name}, versions: [\"<=2021.1.4\"], reason: old}}]\n"
     );
-    (**RouteTable::parse(&table).unwrap().by_id("a/b").unwrap()).clone()
+    RouteTable::parse(&table).unwrap().by_id("a/b").unwrap().clone()
 }
 
 fn none() -> Blocks {
@@ -19,10 +19,10 @@ fn none() -> Blocks {
 /// So many routes, each with the list and the generation it is given.
 fn routes<'a>(count: usize, look: impl Fn(usize) -> (&'a Blocks, u64)) -> Routes {
     let route = |at| {
-        let mut route = Route::new(format!("homes/house-{at:05}").parse().unwrap());
-        let (blocks, generation) = look(at);
-        (route.blocks, route.generation) = (Arc::clone(&blocks.blocks), generation);
-        (route.id.clone(), Arc::new(route))
+        let (like, generation) = look(at);
+        let route = Route::new(format!("homes/house-{at:05}").parse().unwrap());
+        let route = route.with(|terms| terms.generation = generation).with_blocks(&like.blocks);
+        (route.id.clone(), route)
     };
     (0..count).map(route).collect()
 }

@@ -23,7 +23,7 @@ fn version(name: &str, version: &str) -> Told {
 }
 
 fn table(names: &[&str]) -> Routes {
-    names.iter().map(|name| (id(name), Arc::new(Route::new(id(name))))).collect()
+    names.iter().map(|name| (id(name), Route::new(id(name)))).collect()
 }
 
 /// Facts, and a clock.

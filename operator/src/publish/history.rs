@@ -12,7 +12,7 @@ use super::changes::{Changes, FEW, changes};
 use super::limits::Limits;
 
 /// Every route, as a plan has them.
-pub(crate) type Routes = Ordered<InstanceId, Arc<Route>>;
+pub(crate) type Routes = Ordered<InstanceId, Route>;
 
 /// A table as proxies are told it.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Published {
 pub(crate) struct Shortly {
     pub(crate) from: Position,
     pub(crate) relisted: Vec<Relisting>,
-    pub(crate) changed: Vec<Arc<Route>>,
+    pub(crate) changed: Vec<Route>,
     pub(crate) removed: Vec<InstanceId>,
 }
 

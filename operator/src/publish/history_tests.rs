@@ -2,9 +2,9 @@ use super::*;
 
 fn routes(count: u32, look: u64) -> Routes {
     let route = |at: u32| {
-        let mut route = Route::new(format!("homes/house-{at}").parse().unwrap());
-        route.generation = look;
-        (route.id.clone(), Arc::new(route))
+        let route = Route::new(format!("homes/house-{at}").parse().unwrap());
+        let route = route.with(|terms| terms.generation = look);
+        (route.id.clone(), route)
     };
     (0..count).map(route).collect()
 }

@@ -90,7 +90,7 @@ impl Publisher {
     }
 
     /// The table that proxies should have. Of several published quickly, a proxy may only see the last.
-    pub fn publish(&self, domain: HostName, revision: u64, routes: Ordered<InstanceId, Arc<Route>>) {
+    pub fn publish(&self, domain: HostName, revision: u64, routes: Ordered<InstanceId, Route>) {
         let (term, mut history) = {
             let standing = self.standing.borrow();
             (standing.term, History::clone(&standing.history))

@@ -31,7 +31,7 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(PATIENCE, what).await.expect("it takes too long")
 }
 
-pub(crate) type Routes = Ordered<InstanceId, Arc<Route>>;
+pub(crate) type Routes = Ordered<InstanceId, Route>;
 
 /// An operator without Kubernetes.
 pub(crate) struct Rig {
@@ -135,11 +135,11 @@ impl Enrolments for Door {
     }
 }
 
-pub(crate) fn route(at: u32, look: u64) -> Arc<Route> {
-    let mut route = Route::new(format!("homes/house-{at}").parse().unwrap());
-    route.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
-    route.generation = look;
-    Arc::new(route)
+pub(crate) fn route(at: u32, look: u64) -> Route {
+    Route::new(format!("homes/house-{at}").parse().unwrap()).with(|terms| {
+        terms.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
+        terms.generation = look;
+    })
 }
 
 pub(crate) fn routes(count: u32) -> Routes {

@@ -1,6 +1,5 @@
 //! Tables on their way down, and answers on their way up.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use latchkey_operator::publish::Limits;
@@ -193,13 +192,12 @@ fn blocks(name: &str) -> Route {
     let table = format!(
         "revision: 1\nroutes:\n- id: a/b\n  hostnames: []\n  blocks: [{{name: {name}, versions: [\"<=2021.1.4\"], reason: old}}]\n"
     );
-    (**RouteTable::parse(&table).unwrap().by_id("a/b").unwrap()).clone()
+    RouteTable::parse(&table).unwrap().by_id("a/b").unwrap().clone()
 }
 
 /// The same routes, each with these blocks.
 fn with_blocks(routes: &Routes, list: &Route) -> Routes {
-    let with = |route: &Arc<Route>| Route { blocks: Arc::clone(&list.blocks), ..(**route).clone() };
-    routes.iter().map(|(id, route)| (id.clone(), Arc::new(with(route)))).collect()
+    routes.iter().map(|(id, route)| (id.clone(), route.with_blocks(&list.blocks))).collect()
 }
 
 #[tokio::test]
@@ -226,6 +224,6 @@ async fn other_blocks_for_a_fleet_are_told_shortly_to_whoever_understands_that()
             proxy.acknowledge().await;
         }
         now = with_blocks(&now, &blocks("second"));
-        now.insert(other.id.clone(), Arc::clone(&other));
+        now.insert(other.id.clone(), other.clone());
     }
 }

@@ -186,17 +186,14 @@ mod tests {
 
     fn table(routes: u32) -> RouteTable {
         let routes = (0..routes).map(|at| {
-            let mut route = Route::new(format!("homes/house-{at}").parse().unwrap());
-            route.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
-            route.agent_keys = vec![AgentKey {
-                fingerprint: Fingerprint::from_bytes([u8::try_from(at % 7).unwrap(); 32]),
-                generation: 1,
-            }];
-            if at > 6 {
-                route.agent_keys.clear();
-            }
-            route.not_understood = vec!["maxBandwidth".to_owned()];
-            route
+            let fingerprint = Fingerprint::from_bytes([u8::try_from(at % 7).unwrap(); 32]);
+            Route::new(format!("homes/house-{at}").parse().unwrap()).with(|terms| {
+                terms.hostnames = vec![format!("house-{at}.ui.example.com").parse().unwrap()];
+                if at <= 6 {
+                    terms.agent_keys.push(AgentKey { fingerprint, generation: 1 });
+                }
+                terms.not_understood = vec!["maxBandwidth".to_owned()];
+            })
         });
         RouteTable::from_routes(9, Some("ui.example.com".parse().unwrap()), routes).unwrap()
     }

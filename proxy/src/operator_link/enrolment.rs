@@ -222,9 +222,8 @@ mod tests {
         let live = rig.enrolment.table.live().clone();
         let publish = async {
             tokio::time::sleep(TIME / 2).await;
-            let mut route = Route::new("homes/lake".parse().unwrap());
-            route.agent_keys =
-                vec![AgentKey { fingerprint: Fingerprint::from_bytes([7; 32]), generation: 1 }];
+            let key = AgentKey { fingerprint: Fingerprint::from_bytes([7; 32]), generation: 1 };
+            let route = Route::new("homes/lake".parse().unwrap()).with(|terms| terms.agent_keys.push(key));
             live.publish(RouteTable::from_routes(1, None, [route]).unwrap());
         };
         let (answer, ()) = tokio::join!(rig.ask(true, |_| Some(welcome_in())), publish);

@@ -107,7 +107,7 @@ mod tests {
 
     fn part(to: Position) -> wire::Update {
         let domain: HostName = "ui.example.com".parse().unwrap();
-        let route = Arc::new(Route::new("homes/lake".parse().unwrap()));
+        let route = Route::new("homes/lake".parse().unwrap());
         UpdateWriter::default().everything(to, &domain, std::iter::once(route)).next().unwrap()
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -227,7 +226,7 @@ impl Inner {
     ) {
         let Some((key, route)) = key.and_then(|key| Some((key, table.by_agent_key(key)?))) else { return };
         self.reports.reported(fill(Report {
-            route: Arc::clone(route),
+            route: route.clone(),
             key: *key,
             peer,
             version: None,

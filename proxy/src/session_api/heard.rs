@@ -54,7 +54,7 @@ impl Reports for Heard {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, sync::Arc};
+    use std::net::Ipv4Addr;
 
     use route_table::{Fingerprint, Route};
 
@@ -62,7 +62,7 @@ mod tests {
 
     fn report(id: &str, version: &str) -> Report {
         Report {
-            route: Arc::new(Route::new(id.parse().unwrap())),
+            route: Route::new(id.parse().unwrap()),
             key: Fingerprint::from_bytes([1; 32]),
             peer: Ipv4Addr::LOCALHOST.into(),
             version: Some(version.to_owned()),

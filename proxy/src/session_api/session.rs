@@ -1,6 +1,6 @@
 //! `POST /v1/session`: a session for an agent of ours, with key material chosen here.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use policy::{Admission, MAX_VERSION_LENGTH, Product, ReportedVersion};
 use route_table::{Fingerprint, Route, RouteRefusal, RouteTable};
@@ -124,7 +124,7 @@ impl TokenTerms {
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// Of which instance.
-    pub route: Arc<Route>,
+    pub route: Route,
     /// The token.
     pub token: Token,
     /// The session's id, for logs.
@@ -190,7 +190,7 @@ pub fn decide_session(
 pub(super) fn route_of<'a>(
     table: &'a RouteTable,
     key: Option<&'a Fingerprint>,
-) -> Result<(&'a Arc<Route>, &'a Fingerprint), Problem> {
+) -> Result<(&'a Route, &'a Fingerprint), Problem> {
     let Some(key) = key else {
         return Err(Problem::new(
             ProblemKind::NoCertificate,
@@ -294,7 +294,7 @@ pub(super) struct KeyMaterial {
 
 #[expect(clippy::too_many_arguments, reason = "the last step of two decisions, each a fact of the token")]
 pub(super) fn grant(
-    route: &Arc<Route>,
+    route: &Route,
     key: &Fingerprint,
     agent: &str,
     version: Option<&str>,
@@ -335,7 +335,7 @@ pub(super) fn grant(
         alias: aliases.iter().take(MAX_ALIASES).map(ToString::to_string).collect(),
         extra: Some(extra),
     };
-    Ok(Grant { route: Arc::clone(route), token, session, valid_until, warned_by: Vec::new() })
+    Ok(Grant { route: route.clone(), token, session, valid_until, warned_by: Vec::new() })
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -372,7 +372,7 @@ pub(super) struct SessionReply<'a> {
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The instance's route.
-    pub route: Arc<Route>,
+    pub route: Route,
     /// The key the agent proved.
     pub key: Fingerprint,
     /// Where it asked from.

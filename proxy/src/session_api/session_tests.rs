@@ -24,13 +24,12 @@ fn route() -> Route {
         more_info: Some("https://example.com/d2".to_owned()),
         action: BlockAction::Block,
     };
-    Route {
-        generation: 4,
-        hostnames: vec!["lake.ui.example.com".parse().unwrap(), "lake.example".parse().unwrap()],
-        agent_keys: vec![AgentKey { fingerprint: KEY, generation: 4 }],
-        blocks: [block].into(),
-        ..Route::new("homes/lake".parse().unwrap())
-    }
+    let route = Route::new("homes/lake".parse().unwrap()).with(|terms| {
+        terms.generation = 4;
+        terms.hostnames = vec!["lake.ui.example.com".parse().unwrap(), "lake.example".parse().unwrap()];
+        terms.agent_keys = vec![AgentKey { fingerprint: KEY, generation: 4 }];
+    });
+    route.with_blocks(&[block].into())
 }
 
 fn request(version: Option<&str>) -> SessionRequest {
@@ -71,7 +70,7 @@ fn a_grant_names_instance_generation_and_what_was_reported() {
 #[test]
 fn many_hostnames_do_not_keep_an_instance_from_its_token() {
     let hostnames = (0..40).map(|n| format!("{}{n}.example", "x".repeat(50)).parse().unwrap()).collect();
-    let grant = decide(Route { hostnames, ..route() }, &request(None)).unwrap();
+    let grant = decide(route().with(|terms| terms.hostnames = hostnames), &request(None)).unwrap();
     let keys = FernetKeys::from_lines("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
     let sealed = grant.seal(&keys, 1000, &mut Counting(9)).unwrap();
     let opened = Token::open(&keys, sealed.as_bytes(), 1000.0).unwrap();
@@ -90,7 +89,7 @@ fn keys_are_looked_up_like_authorized_keys() {
     assert_eq!(problem.kind, ProblemKind::UnknownKey);
     assert!(problem.detail.contains(&format!("add {stranger} to agentKeys")), "{problem:?}");
     assert_eq!(ask(None).unwrap_err().kind, ProblemKind::NoCertificate);
-    let rotated = decide(Route { generation: 5, ..route() }, &request(None)).unwrap_err();
+    let rotated = decide(route().with(|terms| terms.generation = 5), &request(None)).unwrap_err();
     assert_eq!(rotated.kind, ProblemKind::UnknownKey);
     assert!(rotated.detail.contains("earlier generation"), "{rotated:?}");
 }
@@ -98,10 +97,10 @@ fn keys_are_looked_up_like_authorized_keys() {
 #[test]
 fn what_the_route_refuses_is_refused_in_its_order() {
     let old = request(Some("2020.12.1"));
-    let disabled = decide(Route { enabled: false, ..route() }, &old).unwrap_err();
+    let disabled = decide(route().with(|terms| terms.enabled = false), &old).unwrap_err();
     assert_eq!(disabled.kind, ProblemKind::Disabled);
     assert_eq!(disabled.instance.as_deref(), Some("homes/lake"));
-    let strange = Route { not_understood: vec!["limits.maxBandwidth".into()], ..route() };
+    let strange = route().with(|terms| terms.not_understood = vec!["limits.maxBandwidth".into()]);
     let problem = decide(strange, &old).unwrap_err();
     assert_eq!(problem.kind, ProblemKind::NotUnderstood);
     assert!(problem.detail.contains("limits.maxBandwidth"), "{problem:?}");
@@ -110,10 +109,10 @@ fn what_the_route_refuses_is_refused_in_its_order() {
     assert_eq!(blocked.kind, ProblemKind::Blocked);
     assert_eq!(blocked.blocks[0].name, "core-2021-1-4");
     assert_eq!(blocked.blocks[0].more_info.as_deref(), Some("https://example.com/d2"));
-    let accepted = Route { accepted_blocks: vec!["core-2021-1-4".into()], ..route() };
+    let accepted = route().with(|terms| terms.accepted_blocks = vec!["core-2021-1-4".into()]);
     assert!(decide(accepted, &old).is_ok());
 
-    let strict = || Route { unknown_version: UnknownVersion::Block, ..route() };
+    let strict = || route().with(|terms| terms.unknown_version = UnknownVersion::Block);
     assert_eq!(decide(strict(), &request(None)).unwrap_err().kind, ProblemKind::UnknownVersion);
     let unreadable = decide(strict(), &request(Some("latest"))).unwrap_err();
     assert!(unreadable.detail.contains("latest"), "{unreadable:?}");
@@ -132,7 +131,7 @@ fn a_version_of_another_product_is_not_judged_by_this_ones_blocks() {
 
 #[test]
 fn a_route_without_a_hostname_has_to_wait() {
-    let problem = decide(Route { hostnames: Vec::new(), ..route() }, &request(None)).unwrap_err();
+    let problem = decide(route().with(|terms| terms.hostnames.clear()), &request(None)).unwrap_err();
     assert_eq!(problem.kind.status(), 503);
     assert!(problem.retry_after.is_some());
 }

@@ -1,5 +1,6 @@
 //! The tunnels of agents: how one is opened, who holds which instance, and what a tunnel does with its visitors.
 
+pub mod allowed;
 pub mod changes;
 pub mod data_threads;
 pub mod enforce;

@@ -8,8 +8,6 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use policy::{Admission, ReportedVersion};
-use route_table::{Fingerprint, Route, RouteRefusal, RouteTable};
 use snitun::{
     cipher::Role,
     driver::{Asked, OpeningError, Signal, Tunnel as TunnelFuture, TunnelEnd, server_handshake},
@@ -25,6 +23,7 @@ use tokio::{
 };
 
 use super::{
+    allowed::{decide, refusal_now},
     data_threads::Place,
     host::{Held as HeldInstances, TunnelHost},
     registry::{Claim, Instance, Session, Tunnel},
@@ -44,77 +43,6 @@ pub struct Newcomer {
     pub token: Vec<u8>,
     /// Where it comes from.
     pub address: SocketAddr,
-}
-
-/// What a token gives a right to, if the table agrees.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The instances, or hostnames, and how many tunnels each may have.
-    pub holds: Vec<(Arc<str>, u32)>,
-    /// The version the agent reported with its session.
-    pub reported: Option<ReportedVersion>,
-}
-
-/// | table | claims of ours  | route                               | grant                            |
-/// |-------|-----------------|-------------------------------------|----------------------------------|
-/// | none  | -               | -                                   | every hostname of the token      |
-/// | any   | yes             | no route of that id                 | unknown instance                 |
-/// | any   | yes             | another generation, or key removed  | old key                          |
-/// | any   | none            | no route of that hostname           | unknown instance                 |
-/// | any   | any             | not understood, disabled or blocked | refused as such                  |
-/// | any   | any             | serves                              | the instance                     |
-///
-/// Asked when a tunnel opens, and again for every open tunnel whenever the table changes.
-pub fn decide(
-    table: Option<&RouteTable>,
-    names: &[&str],
-    claims: Option<&snitun::token::LatchkeyClaims>,
-) -> Result<Grant, TunnelOpenResult> {
-    let Some(table) = table else {
-        // As in the reference, every name is held by one session at a time.
-        let holds = names.iter().map(|name| (Arc::from(*name), 1)).collect();
-        return Ok(Grant { holds, reported: None });
-    };
-    let route = match claims {
-        Some(claims) => table.by_id(&claims.instance),
-        None => names.first().and_then(|name| table.by_host(name)),
-    }
-    .ok_or(TunnelOpenResult::UnknownInstance)?;
-    if let Some(claims) = claims {
-        let proven = claims.key.parse::<Fingerprint>().ok();
-        let key_is_listed = proven.is_none_or(|key| route.agent_keys.iter().any(|k| k.fingerprint == key));
-        if claims.generation != route.generation || !key_is_listed {
-            return Err(TunnelOpenResult::OldKey);
-        }
-    }
-    let reported = claims.map(|claims| ReportedVersion::read(&claims.version, route.product.scheme()));
-    admit(route, reported.as_ref())?;
-    Ok(Grant { holds: vec![(Arc::from(route.id.as_str()), route.tunnels)], reported })
-}
-
-fn admit(route: &Route, reported: Option<&ReportedVersion>) -> Result<(), TunnelOpenResult> {
-    match route.refusal() {
-        Some(RouteRefusal::Disabled) => return Err(TunnelOpenResult::Disabled),
-        Some(RouteRefusal::NotUnderstood(_)) => return Err(TunnelOpenResult::NotUnderstood),
-        None => {}
-    }
-    match route.admit(reported) {
-        Admission::Admitted { .. } => Ok(()),
-        Admission::Refused { .. } | Admission::RefusedUnknown { .. } => Err(TunnelOpenResult::Blocked),
-    }
-}
-
-/// Why an open tunnel may not go on, if so.
-pub fn revoked(table: Option<&RouteTable>, session: &Session) -> Option<TunnelOpenResult> {
-    let names: Vec<&str> = session.names.iter().map(String::as_str).collect();
-    match decide(table, &names, session.claims.as_ref()) {
-        Err(why) => Some(why),
-        // The route of a hostname may have become another instance's.
-        Ok(grant) => {
-            let same = session.holds.iter().all(|held| grant.holds.iter().any(|(name, _)| name == held));
-            (!same).then_some(TunnelOpenResult::UnknownInstance)
-        }
-    }
 }
 
 /// Takes somebody in who opened with a token. The task of a tunnel's opening, on the thread that accepts.
@@ -178,6 +106,7 @@ async fn open(
         holds: grant.holds.iter().map(|(name, _)| name.clone()).collect(),
         names: token.hostnames().map(str::to_owned).collect(),
         claims: token.extra.clone(),
+        proven: grant.proven,
         reported: grant.reported,
         protocol: token.protocol_version,
         cipher: token.cipher,
@@ -290,29 +219,11 @@ async fn claim(
     }
 }
 
-/// Why the table does not allow an open tunnel any more, if so. A change of one route costs the tunnels of all others no
-/// more than a look at theirs.
-pub fn refusal_now(table: Option<&RouteTable>, session: &Session) -> Option<TunnelOpenResult> {
-    let route = table.zip(session.holds.first()).and_then(|(table, held)| table.by_id(held));
-    if route.is_some_and(|route| is_allowed_by(session, route)) {
-        return None;
-    }
-    let refusal = revoked(table, session);
-    if refusal.is_none() {
-        session.allowed_by.store(route.cloned());
-    }
-    refusal
-}
-
 /// Ends a tunnel that the table does not allow any more.
 pub fn end_revoked(session: &Session, tunnel: &Tunnel, why: TunnelOpenResult) {
     // The first reason stays.
     let _ = session.revoked.set(why);
     tunnel.end(Asked::Revoked);
-}
-
-fn is_allowed_by(session: &Session, route: &Arc<Route>) -> bool {
-    session.allowed_by.load().as_ref().is_some_and(|allowed_by| Arc::ptr_eq(allowed_by, route))
 }
 
 fn release(won: &[(Arc<Instance>, u64)]) {
@@ -328,7 +239,7 @@ async fn run(
     tunnel: Tunnel,
     session: Arc<Session>,
     held: HeldInstances,
-    _counted: (Option<ClientPermit>, Place),
+    counted: (Option<ClientPermit>, Place),
 ) {
     door.metrics.tunnels.inc();
     let (end, counts) = unconstrained(future).await;
@@ -338,12 +249,15 @@ async fn run(
     let (reason, detail) = reason(&end, session.revoked.get());
     door.metrics.tunnel_ends.inc(reason);
     door.metrics.tunnel_counts(counts);
-    let facts = tunnel.facts();
+    let (facts, lived) = (tunnel.facts(), clock::since(session.opened));
+    drop(counted);
+    // Of thousands that a table cuts, the last one does not wait for what is written of the first.
+    door.cutting.over().await;
     log_tunnel_end(&TunnelEndLine {
         instance: session.holds.first().map_or("", |name| name),
         session: won.first().map_or(0, |(_, number)| *number),
         agent: Some(session.address.ip()),
-        lived: clock::since(session.opened),
+        lived,
         channels: counts.channels,
         bytes_in: facts.to_peer,
         bytes_out: facts.from_peer,
@@ -371,38 +285,4 @@ fn reason(end: &TunnelEnd, revoked: Option<&TunnelOpenResult>) -> (TunnelEndReas
         TunnelEnd::Asked(Asked::Stopping) => TunnelEndReason::Shutdown,
     };
     (label, String::new())
-}
-
-#[cfg(test)]
-mod tests {
-    use snitun::{cipher::CipherKind, version::ProtocolVersion};
-
-    use super::*;
-
-    #[test]
-    fn a_session_is_looked_at_again_only_when_its_own_route_is_another() {
-        let route = |id: &str| Arc::new(Route::new(id.parse().unwrap()));
-        let table = RouteTable::from_shared(1, None, [route("homes/lake"), route("homes/hill")]).unwrap();
-        let session = Session {
-            thread: 0,
-            holds: vec!["homes/lake".into()],
-            names: Vec::new(),
-            address: ([127, 0, 0, 1], 1).into(),
-            revoked: std::sync::OnceLock::new(),
-            allowed_by: ArcSwapOption::empty(),
-            ours: Arc::default(),
-            claims: None,
-            reported: None,
-            protocol: ProtocolVersion::V2,
-            cipher: CipherKind::AesGcmSiv,
-            opened: clock::now(),
-        };
-        let lake = |table: &RouteTable| table.by_id("homes/lake").unwrap().clone();
-        assert!(!is_allowed_by(&session, &lake(&table)), "nobody has looked yet");
-        session.allowed_by.store(Some(lake(&table)));
-        let next = table.changed(2, None, [route("homes/hill")], [""; 0]).unwrap();
-        assert!(is_allowed_by(&session, &lake(&next)));
-        let next = next.changed(3, None, [route("homes/lake")], [""; 0]).unwrap();
-        assert!(!is_allowed_by(&session, &lake(&next)), "another one, however much alike");
-    }
 }

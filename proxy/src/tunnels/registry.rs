@@ -9,7 +9,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
 use policy::ReportedVersion;
-use route_table::Route;
+use route_table::{Fingerprint, Route};
 use snitun::{cipher::CipherKind, driver::TunnelHandle, token::LatchkeyClaims, version::ProtocolVersion};
 use tokio::sync::Notify;
 
@@ -42,6 +42,8 @@ pub struct Session {
     pub ours: Arc<OnceLock<()>>,
     /// Latchkey's own claims; none with a token of another issuer.
     pub claims: Option<LatchkeyClaims>,
+    /// The key the agent proved.
+    pub proven: Option<Fingerprint>,
     /// The version the agent reported.
     pub reported: Option<ReportedVersion>,
     /// What the agent understands.
@@ -217,6 +219,11 @@ impl Instance {
                 .min_by_key(|live| live.tunnel.channels())
                 .map(|live| live.tunnel.clone()),
         }
+    }
+
+    /// Looks at every tunnel there is now.
+    pub fn for_each_live(&self, look: impl FnMut(&Live)) {
+        self.lock().live.iter().for_each(look);
     }
 
     /// The tunnels now.

@@ -1,6 +1,6 @@
 //! Whose visitor is it, and may they come in? Decided from the route table and nothing else.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use policy::{Admission, ReportedVersion};
 use route_table::{HostName, Route, RouteRefusal, RouteTable, SESSION_LABEL};
@@ -15,7 +15,7 @@ pub enum Choice {
     /// To an instance.
     Instance {
         /// Its route; none where the proxy has no table and serves whatever tunnels name.
-        route: Option<Arc<Route>>,
+        route: Option<Route>,
         /// The host asked for, lower case.
         host: String,
         /// It is a certificate authority that validates the name.
@@ -73,7 +73,7 @@ pub fn choose_route(
         .or_else(|| (!validation && !route.admits_network(visitor)).then_some(Refusal::Network));
     match refused {
         Some(why) => Choice::Refused { why, host },
-        None => Choice::Instance { route: Some(Arc::clone(route)), host, validation },
+        None => Choice::Instance { route: Some(route.clone()), host, validation },
     }
 }
 

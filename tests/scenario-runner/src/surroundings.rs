@@ -141,7 +141,7 @@ fn domain_of<'i>(instant: &'i Instant<'_>) -> &'i str {
 /// A proxy must be able to take the routes of every plan.
 fn check(plan: &Plan, instant: &Instant<'_>) -> Result<(), String> {
     let domain = domain_of(instant).parse().map_err(|error| format!("domain: {error}"))?;
-    let routes = plan.routes.values().map(|route| (**route).clone());
+    let routes = plan.routes.values().cloned();
     RouteTable::from_routes(plan.revision, Some(domain), routes)
         .map(|_| ())
         .map_err(|error| format!("no proxy would take the routes: {error}"))
@@ -197,7 +197,7 @@ fn seen(event: &Event) -> SeenEvent {
 
 fn outcome(plan: &Plan, events: Vec<SeenEvent>) -> Outcome {
     Outcome {
-        routes: plan.routes.iter().map(|(id, route)| (id.to_string(), (**route).clone())).collect(),
+        routes: plan.routes.iter().map(|(id, route)| (id.to_string(), route.clone())).collect(),
         instances: plan.instances.iter().map(|(id, status)| (id.to_string(), (**status).clone())).collect(),
         blocks: plan.blocks.iter().map(|(name, status)| (name.clone(), (**status).clone())).collect(),
         events: Some(events),

@@ -260,16 +260,22 @@ impl<H: Host> Tunnel<H> {
         if !rested {
             come_back_after_the_poller(cx);
         }
+        // Before its timers: one of thousands that end at once has none to move.
+        self.end_if_asked(flushed)?;
         self.timers(cx)?;
         flushed = self.flush(cx)?;
-        match self.ending {
-            Some((why, until)) if flushed || self.desk.now >= until => return Err(TunnelEnd::Asked(why)),
-            _ => {}
-        }
+        self.end_if_asked(flushed)?;
         if self.draining && self.desk.seated == 0 && flushed && !self.shared.has_mail() {
             return Err(TunnelEnd::Asked(Asked::Drained));
         }
         Ok(())
+    }
+
+    fn end_if_asked(&self, flushed: bool) -> Result<(), TunnelEnd> {
+        match self.ending {
+            Some((why, until)) if flushed || self.desk.now >= until => Err(TunnelEnd::Asked(why)),
+            _ => Ok(()),
+        }
     }
 
     fn publish_figures(&self) {

@@ -323,7 +323,7 @@ impl<'a> ClusterWorld<'a> {
 }
 
 fn by_id(table: &RouteTable) -> BTreeMap<String, Route> {
-    table.routes().map(|route| (route.id.to_string(), (**route).clone())).collect()
+    table.routes().map(|route| (route.id.to_string(), route.clone())).collect()
 }
 
 /// Scenarios are played by a plain function.

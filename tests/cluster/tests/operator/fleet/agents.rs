@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -33,8 +33,8 @@ pub(super) struct Agents {
     pub(super) up: u64,
     /// Asks that were refused so far.
     pub(super) refused: u64,
-    /// Whose tunnel ended, and when.
-    pub(super) ended: Vec<(String, SystemTime)>,
+    /// Whose tunnel ended.
+    pub(super) ended: Vec<String>,
     pub(super) last_error: String,
 }
 
@@ -103,14 +103,21 @@ impl Agents {
             self.refused = told["refused"].as_u64().ok_or("no `refused`")?;
             told["lastError"].as_str().unwrap_or_default().clone_into(&mut self.last_error);
             for end in told["ended"].as_array().into_iter().flatten() {
-                let (id, at) = (end[0].as_str().ok_or("no id")?, end[1].as_u64().ok_or("no time")?);
-                self.ended.push((id.to_owned(), SystemTime::UNIX_EPOCH + Duration::from_micros(at)));
+                self.ended.push(end.as_str().ok_or("no id")?.to_owned());
             }
         }
         if let Some(status) = self.process.ended()? {
             return Err(format!("simulated agents ended with {status}: {}", self.process.said()).into());
         }
         Ok(())
+    }
+
+    /// Has them wait until nobody else on this machine wants to do anything, or not any more.
+    pub(super) fn step_aside(&self, aside: bool) -> Result<(), TestError> {
+        let class = if aside { "--idle" } else { "--other" };
+        let id = self.process.id().to_string();
+        let status = std::process::Command::new("chrt").args([class, "--pid", "0", &id]).status()?;
+        if status.success() { Ok(()) } else { Err(format!("chrt {class}: {status}").into()) }
     }
 }
 

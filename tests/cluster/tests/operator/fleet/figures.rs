@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::jiff;
+
 use latchkey_cluster_tests::TestError;
 
-use crate::support::Installation;
+use crate::support::{Installation, PATIENCE};
 
 use super::agents::Agents;
 
@@ -105,16 +106,33 @@ fn machine() -> Result<Machine, TestError> {
     Ok(Machine { idle: idle.iter().sum(), all: ticks.iter().sum() })
 }
 
-/// When proxies ended tunnels after a time, by their own logs. Agents notice later: they have one thread for thousands.
-pub(super) fn ended(here: &Installation<'_, '_>, since: SystemTime) -> Vec<Duration> {
-    let since = jiff::Timestamp::try_from(since).unwrap_or_default();
-    let logs: Vec<String> = here.proxies.values().map(|proxy| proxy.process.said()).collect();
-    let lines = logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains("tunnel ended"));
-    let times = lines.filter_map(|line| line.split_whitespace().next()?.parse::<jiff::Timestamp>().ok());
-    let mut ended: Vec<Duration> =
-        times.filter_map(|at| Duration::try_from(at.duration_since(since)).ok()).collect();
-    ended.sort_unstable();
-    ended
+/// How long after a time each proxy had cut its part of so many tunnels, by its own log. Agents notice later: they have one
+/// thread for thousands.
+pub(super) async fn cut(
+    here: &Installation<'_, '_>,
+    count: u64,
+    since: SystemTime,
+) -> Result<Vec<Duration>, TestError> {
+    let since = jiff::Timestamp::try_from(since)?;
+    let waiting = Instant::now();
+    loop {
+        let logs: Vec<String> = here.proxies.values().map(|proxy| proxy.process.said()).collect();
+        let lines = logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains(" tunnels cut "));
+        let told = lines.filter_map(|line| {
+            let at: jiff::Timestamp = line.split_whitespace().next()?.parse().ok()?;
+            let cut = line.split_once(" tunnels=")?.1.split_whitespace().next()?.parse::<u64>().ok()?;
+            Some((Duration::try_from(at.duration_since(since)).ok()?, cut))
+        });
+        let (times, cut): (Vec<Duration>, Vec<u64>) = told.unzip();
+        let cut: u64 = cut.iter().sum();
+        if cut >= count {
+            return Ok(times);
+        }
+        if waiting.elapsed() > PATIENCE {
+            return Err(format!("{cut} of {count} are cut").into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever runs it")]

@@ -48,6 +48,8 @@ struct Fleet<'a, 'b> {
     here: Installation<'a, 'b>,
     agents: Vec<Agents>,
     members: Vec<Member>,
+    /// Nothing else is at work on this machine.
+    alone: bool,
 }
 
 async fn whole(_: Suite) -> Result<(), TestError> {
@@ -61,19 +63,13 @@ async fn whole(_: Suite) -> Result<(), TestError> {
             let here = Installation::begin(namespace).await?;
             // It tells of blocks, too: only the default installation does.
             here.write_settings(&json!({"default": true})).await?;
-            let mut fleet = Fleet::gather(here, size).await?;
+            let mut fleet = Fleet::gather(here, size, asked.is_some()).await?;
             let [warn, first, second] = ["warns", "first", "second"].map(|name| namespace.cluster_wide(name));
             fleet.warns(&warn).await?;
             // An API server that takes the statuses of a fleet has no time for anything else.
             fleet.told().await?;
-            if asked.is_some() {
-                figures::rest().await?;
-            }
             fleet.is_cut(&first, &[Group::Named]).await?;
             fleet.told().await?;
-            if asked.is_some() {
-                figures::rest().await?;
-            }
             fleet.is_cut(&second, &[Group::Accepts]).await?;
             fleet.comes_back(&[&first, &second], asked.is_some()).await?;
             fleet.figures().print("in the end");
@@ -84,7 +80,7 @@ async fn whole(_: Suite) -> Result<(), TestError> {
 
 impl<'a, 'b> Fleet<'a, 'b> {
     /// Makes everything, until every tunnel is up and every status is told.
-    async fn gather(mut here: Installation<'a, 'b>, size: usize) -> Result<Self, TestError> {
+    async fn gather(mut here: Installation<'a, 'b>, size: usize, alone: bool) -> Result<Self, TestError> {
         let real = (size / REAL_ONE_OF).clamp(REAL.0, REAL.1);
         let members = members(size, real);
         let began = Instant::now();
@@ -107,7 +103,7 @@ impl<'a, 'b> Fleet<'a, 'b> {
             let theirs = simulated.iter().skip(which).step_by(PROXIES).copied();
             agents.push(Agents::start(&mut here, which, theirs, size).await?);
         }
-        let mut fleet = Self { here, agents, members };
+        let mut fleet = Self { here, agents, members, alone };
         let began = Instant::now();
         fleet.until_up("every tunnel is up", |_| true).await?;
         print(&format!("every tunnel is up after {:.1?}", began.elapsed()));
@@ -137,12 +133,13 @@ impl<'a, 'b> Fleet<'a, 'b> {
             .collect();
         let stays =
             move |group: Group| group == Group::Other || group == Group::Accepts && !groups.contains(&group);
+        if self.alone {
+            figures::rest().await?;
+        }
         let refused = self.refused();
         let before = self.figures();
-        let began = SystemTime::now();
-        let returned = self.block(name, "Block").await?;
-        let wrote = returned.duration_since(began).unwrap_or_default();
-        let mut cut = Vec::new();
+        self.cut(name, groups).await?;
+        self.figures().since(&before).print("meanwhile");
         let mut who = BTreeSet::new();
         let waiting = Instant::now();
         while !expected.is_subset(&who) {
@@ -151,32 +148,9 @@ impl<'a, 'b> Fleet<'a, 'b> {
                 return Err(format!("{missing} of {} are not cut by {name}", expected.len()).into());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
-            for (instance, at) in self.ended()? {
-                // Whoever was cut before the answer came was cut in no time.
-                cut.push(at.duration_since(returned).unwrap_or_default());
-                who.insert(instance);
-            }
+            who.extend(self.ended()?);
         }
-        let after = self.figures();
         assert_eq!(who, expected, "others were cut, too");
-        cut.sort();
-        let at = |percent: usize| cut[(cut.len() * percent / 100).min(cut.len() - 1)];
-        print(&format!(
-            "{name}: written in {wrote:.1?}; {} cut: first {:.1?}, half {:.1?}, last {:.1?} after that",
-            cut.len(),
-            at(0),
-            at(50),
-            at(100)
-        ));
-        after.since(&before).print("meanwhile");
-        let ended = figures::ended(&self.here, returned);
-        if let (Some(first), Some(last)) = (ended.first(), ended.last()) {
-            print(&format!(
-                "{name}: {} ended by the proxies' logs: first {first:.2?}, half {:.2?}, last {last:.2?}",
-                ended.len(),
-                ended[ended.len() / 2]
-            ));
-        }
         // They ask again at once, and are refused.
         let (asked, expected) = (refused, expected.len() as u64);
         self.until("those cut ask again", move |fleet| {
@@ -189,6 +163,26 @@ impl<'a, 'b> Fleet<'a, 'b> {
         assert!(ended.is_empty(), "cut later, or let in meanwhile: {ended:?}");
         self.until_up("everybody else stays", stays).await?;
         self.real_ones(stays, PATIENCE).await
+    }
+
+    /// Writes the block, and tells how long it takes until proxies have cut everybody.
+    async fn cut(&self, name: &str, groups: &[Group]) -> Result<(), TestError> {
+        let count = self.members.iter().filter(|member| groups.contains(&member.group)).count();
+        if self.alone {
+            // The world outside, which they are, takes no time from the proxies that it watches.
+            self.agents.iter().try_for_each(|agents| agents.step_aside(true))?;
+        }
+        let began = Instant::now();
+        self.block(name, "Block").await?;
+        let (wrote, returned) = (began.elapsed(), SystemTime::now());
+        let times = figures::cut(&self.here, count as u64, returned).await?;
+        print(&format!(
+            "{name}: written in {wrote:.1?}; {count} cut by proxies within {times:.2?} after that"
+        ));
+        if self.alone {
+            self.agents.iter().try_for_each(|agents| agents.step_aside(false))?;
+        }
+        Ok(())
     }
 
     /// The blocks go, and everybody is let in at their next ask.
@@ -217,8 +211,8 @@ impl<'a, 'b> Fleet<'a, 'b> {
         Ok(())
     }
 
-    /// Writes a block. Gives the time when the API server had answered.
-    async fn block(&self, name: &str, action: &str) -> Result<SystemTime, TestError> {
+    /// Writes a block.
+    async fn block(&self, name: &str, action: &str) -> Result<(), TestError> {
         let block = json!({
             "kind": "VersionBlock",
             "metadata": {"name": name},
@@ -230,8 +224,7 @@ impl<'a, 'b> Fleet<'a, 'b> {
                 "action": action,
             },
         });
-        self.here.apply(&block).await?;
-        Ok(SystemTime::now())
+        self.here.apply(&block).await.map(drop)
     }
 
     /// Waits until a block's status counts everybody, of whom these have not accepted it, besides those it had out before.
@@ -331,7 +324,7 @@ impl<'a, 'b> Fleet<'a, 'b> {
     }
 
     /// Whose tunnels have ended since this was asked last.
-    fn ended(&mut self) -> Result<Vec<(String, SystemTime)>, TestError> {
+    fn ended(&mut self) -> Result<Vec<String>, TestError> {
         let mut ended = Vec::new();
         for agents in &mut self.agents {
             agents.look()?;
