@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     routes::Live as LiveTable,
     settings::Limits,
-    tunnels::{data_threads::DataThreads, enforce::Cutting, registry::Registry},
+    tunnels::{data_threads::DataThreads, registry::Registry},
     visitor::clients::{Client, ClientPermit, Clients, Gauge, Rate, Rates},
 };
 
@@ -59,8 +59,6 @@ pub struct Door {
     pub parked_clients: Clients,
     /// The session API, where there is one.
     pub api: Option<Box<dyn ApiDesk>>,
-    /// Whether a table cuts tunnels just now.
-    pub cutting: Cutting,
     rates: Mutex<Rates<(usize, Client)>>,
     started: Instant,
     draining: AtomicBool,
@@ -105,7 +103,6 @@ impl Door {
             handshakes: Gauge::default(),
             parked: Gauge::default(),
             api,
-            cutting: Cutting::default(),
             started: Instant::now(),
             draining: AtomicBool::new(false),
         }

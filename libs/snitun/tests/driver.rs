@@ -275,6 +275,32 @@ async fn a_probe_is_answered_and_a_conflict_is_heard_before_the_end() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_is_cut_is_closed_at_once_and_ends_when_it_may() {
+    let farewell = Duration::from_millis(300);
+    for (settings, finishes) in [
+        (TunnelSettings::default(), true),
+        // Nobody lets it end, so it does by itself.
+        (TunnelSettings { farewell, ..TunnelSettings::default() }, false),
+    ] {
+        let pair = pair(CipherKind::AesGcm, ProtocolVersion::V2, settings).await;
+        let (mut visitor, _instance) = pair.visit("203.0.113.7").await.unwrap();
+        pair.proxy.cut(Asked::Revoked);
+        let (end, _) = timeout(Duration::from_secs(10), pair.agent_ended).await.unwrap().unwrap();
+        assert!(matches!(end, TunnelEnd::PeerClosed), "{end:?}");
+        assert!(pair.proxy.is_closed(), "nobody is handed to it any more");
+        if finishes {
+            assert!(timeout(Duration::from_millis(300), visitor.read(&mut [0; 8])).await.is_err());
+            assert!(!pair.proxy_ended.is_finished());
+            pair.proxy.finish();
+        }
+        let (end, _) = timeout(Duration::from_secs(10), pair.proxy_ended).await.unwrap().unwrap();
+        assert!(matches!(end, TunnelEnd::Asked(Asked::Revoked)), "{end:?}");
+        let mut rest = Vec::new();
+        let _ = timeout(Duration::from_secs(10), visitor.read_to_end(&mut rest)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_idle_channel_is_closed_and_a_silent_peer_is_given_up() {
     let mut settings = TunnelSettings { idle: Duration::from_millis(300), ..TunnelSettings::default() };
     settings.protocol.heartbeat.every = Duration::from_millis(100);

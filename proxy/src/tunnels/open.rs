@@ -239,7 +239,7 @@ async fn run(
     tunnel: Tunnel,
     session: Arc<Session>,
     held: HeldInstances,
-    counted: (Option<ClientPermit>, Place),
+    _counted: (Option<ClientPermit>, Place),
 ) {
     door.metrics.tunnels.inc();
     let (end, counts) = unconstrained(future).await;
@@ -249,15 +249,12 @@ async fn run(
     let (reason, detail) = reason(&end, session.revoked.get());
     door.metrics.tunnel_ends.inc(reason);
     door.metrics.tunnel_counts(counts);
-    let (facts, lived) = (tunnel.facts(), clock::since(session.opened));
-    drop(counted);
-    // Of thousands that a table cuts, the last one does not wait for what is written of the first.
-    door.cutting.over().await;
+    let facts = tunnel.facts();
     log_tunnel_end(&TunnelEndLine {
         instance: session.holds.first().map_or("", |name| name),
         session: won.first().map_or(0, |(_, number)| *number),
         agent: Some(session.address.ip()),
-        lived,
+        lived: clock::since(session.opened),
         channels: counts.channels,
         bytes_in: facts.to_peer,
         bytes_out: facts.from_peer,

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
@@ -21,6 +21,7 @@ pub(super) enum Letter<A> {
     Signal(Signal),
     Probe(oneshot::Sender<Duration>),
     Drain,
+    Cut(Asked),
     End(Asked),
 }
 
@@ -58,6 +59,8 @@ struct LetterBox<A> {
     letters: VecDeque<Letter<A>>,
     owner: Option<Waker>,
     closed: bool,
+    /// Nothing keeps a tunnel that was cut from its end.
+    released: bool,
 }
 
 /// The figures of a tunnel.
@@ -82,7 +85,12 @@ pub struct Facts {
 impl<A> TunnelHandle<A> {
     pub(super) fn new(now: Instant) -> (Self, Arc<Shared<A>>) {
         let shared = Arc::new(Shared {
-            letters: Mutex::new(LetterBox { letters: VecDeque::new(), owner: None, closed: false }),
+            letters: Mutex::new(LetterBox {
+                letters: VecDeque::new(),
+                owner: None,
+                closed: false,
+                released: false,
+            }),
             has_mail: AtomicBool::new(false),
             channels: AtomicUsize::new(0),
             to_peer: AtomicU64::new(0),
@@ -97,7 +105,7 @@ impl<A> TunnelHandle<A> {
 
     fn post(&self, letter: Letter<A>) -> Result<(), Letter<A>> {
         let owner = {
-            let mut letters = self.shared.letters.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut letters = self.shared.lock();
             if letters.closed {
                 return Err(letter);
             }
@@ -137,6 +145,24 @@ impl<A> TunnelHandle<A> {
         let _ = self.post(Letter::Drain);
     }
 
+    /// Closes the connection at once: of thousands, the last one does not wait for what the end of a tunnel costs besides.
+    /// That comes with [`finish`](Self::finish), or once a farewell would have taken too long. No visitor is taken any more.
+    pub fn cut(&self, why: Asked) {
+        let _ = self.post(Letter::Cut(why));
+    }
+
+    /// Ends a tunnel that was cut.
+    pub fn finish(&self) {
+        let owner = {
+            let mut letters = self.shared.lock();
+            letters.released = true;
+            letters.owner.clone()
+        };
+        if let Some(owner) = owner {
+            owner.wake();
+        }
+    }
+
     /// Ends the tunnel, after what is queued for the peer has left.
     pub fn end(&self, why: Asked) {
         let _ = self.post(Letter::End(why));
@@ -144,7 +170,7 @@ impl<A> TunnelHandle<A> {
 
     /// Is the tunnel gone?
     pub fn is_closed(&self) -> bool {
-        self.shared.letters.lock().unwrap_or_else(PoisonError::into_inner).closed
+        self.shared.lock().closed
     }
 
     /// Do both handles speak of the same tunnel?
@@ -174,13 +200,17 @@ impl<A> TunnelHandle<A> {
 }
 
 impl<A> Shared<A> {
+    fn lock(&self) -> MutexGuard<'_, LetterBox<A>> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn has_mail(&self) -> bool {
         self.has_mail.load(Ordering::Acquire)
     }
 
     /// Remembers whom to wake for the next letter.
     pub(super) fn register(&self, owner: &Waker) {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut letters = self.lock();
         if !letters.owner.as_ref().is_some_and(|known| known.will_wake(owner)) {
             letters.owner = Some(owner.clone());
         }
@@ -188,15 +218,27 @@ impl<A> Shared<A> {
 
     pub(super) fn collect(&self) -> VecDeque<Letter<A>> {
         self.has_mail.store(false, Ordering::Release);
-        std::mem::take(&mut self.letters.lock().unwrap_or_else(PoisonError::into_inner).letters)
+        std::mem::take(&mut self.lock().letters)
     }
 
-    /// No letter is taken any more; those that lie there are returned.
+    /// No letter is taken any more; those that lie there are returned. The owner is still woken by
+    /// [`TunnelHandle::finish`].
     pub(super) fn close(&self) -> VecDeque<Letter<A>> {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut letters = self.lock();
+        letters.closed = true;
+        std::mem::take(&mut letters.letters)
+    }
+
+    /// The same, for good.
+    pub(super) fn leave(&self) -> VecDeque<Letter<A>> {
+        let mut letters = self.lock();
         letters.closed = true;
         letters.owner = None;
         std::mem::take(&mut letters.letters)
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.lock().released
     }
 
     pub(super) fn pong(&self, now: Instant, round_trip: Duration) {

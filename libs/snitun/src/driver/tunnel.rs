@@ -1,6 +1,7 @@
 //! The future that is a tunnel.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     io,
     pin::Pin,
@@ -51,6 +52,8 @@ pub struct Tunnel<H: Host> {
     next_sweep: Instant,
     probes: Vec<oneshot::Sender<std::time::Duration>>,
     draining: bool,
+    /// The connection is closed already.
+    is_cut: bool,
     ending: Option<(Asked, Instant)>,
 }
 
@@ -88,6 +91,7 @@ impl<H: Host> Tunnel<H> {
             probes: Vec::new(),
             settings,
             draining: false,
+            is_cut: false,
             ending: None,
         };
         (tunnel, handle)
@@ -124,12 +128,18 @@ impl<H: Host> Tunnel<H> {
                     self.mux.ask(now, out, random);
                 }
                 Letter::Drain => self.draining = true,
-                Letter::End(why) => {
-                    let until = later(now, self.settings.farewell);
-                    self.ending.get_or_insert((why, until));
+                Letter::Cut(why) => {
+                    self.is_cut = true;
+                    self.ends(why);
                 }
+                Letter::End(why) => self.ends(why),
             }
         }
+    }
+
+    fn ends(&mut self, why: Asked) {
+        let until = later(self.desk.now, self.settings.farewell);
+        self.ending.get_or_insert((why, until));
     }
 
     /// Reads the tunnel once; true if there may be more.
@@ -239,6 +249,9 @@ impl<H: Host> Tunnel<H> {
     fn turns(&mut self, cx: &mut Context<'_>, incoming: &mut [u8]) -> Result<(), TunnelEnd> {
         self.desk.now = Instant::now();
         self.shared.register(cx.waker());
+        if self.is_cut {
+            return self.wait_for_release(cx);
+        }
         let mut flushed = self.flush(cx)?;
         let mut rested = false;
         for _ in 0..TURNS {
@@ -246,6 +259,10 @@ impl<H: Host> Tunnel<H> {
             let mail = self.shared.has_mail();
             if mail {
                 self.read_letters();
+                if self.is_cut {
+                    self.cut(cx);
+                    return self.wait_for_release(cx);
+                }
             }
             let read = self.read_peer(cx, incoming)?;
             // A peer that does not read gets no more of ours; what it sends is still read.
@@ -275,6 +292,34 @@ impl<H: Host> Tunnel<H> {
         match self.ending {
             Some((why, until)) if flushed || self.desk.now >= until => Err(TunnelEnd::Asked(why)),
             _ => Ok(()),
+        }
+    }
+
+    fn cut(&mut self, cx: &mut Context<'_>) {
+        // Done at once; and a connection that the peer has left cannot be closed a second time.
+        let _ = Pin::new(&mut self.socket).poll_shutdown(cx);
+        self.miss(self.shared.close());
+    }
+
+    /// What the end costs besides comes when nobody else has to be cut before.
+    fn wait_for_release(&mut self, cx: &mut Context<'_>) -> Result<(), TunnelEnd> {
+        let Some((why, until)) = self.ending else { return Ok(()) };
+        if self.timer_at != until {
+            self.timer_at = until;
+            self.timer.as_mut().reset(until.into());
+        }
+        if self.shared.is_released() || self.timer.as_mut().poll(cx).is_ready() {
+            return Err(TunnelEnd::Asked(why));
+        }
+        Ok(())
+    }
+
+    /// Visitors who came too late go back to where they came from.
+    fn miss(&mut self, letters: VecDeque<Letter<H::Arrival>>) {
+        for letter in letters {
+            if let Letter::Visitor(arrival) = letter {
+                self.desk.host.missed(arrival);
+            }
         }
     }
 
@@ -316,11 +361,8 @@ impl<H: Host> Future for Tunnel<H> {
             }
             Err(ended) => ended,
         };
-        for letter in tunnel.shared.close() {
-            if let Letter::Visitor(arrival) = letter {
-                tunnel.desk.host.missed(arrival);
-            }
-        }
+        let too_late = tunnel.shared.leave();
+        tunnel.miss(too_late);
         tunnel.desk.finish_all(CloseReason::TunnelEnded);
         tunnel.publish_figures();
         Poll::Ready((ended, tunnel.mux.counts()))
@@ -330,6 +372,6 @@ impl<H: Host> Future for Tunnel<H> {
 impl<H: Host> Drop for Tunnel<H> {
     fn drop(&mut self) {
         // A tunnel that is dropped rather than ended takes no more letters either.
-        drop(self.shared.close());
+        drop(self.shared.leave());
     }
 }
