@@ -244,7 +244,7 @@ impl Reports for Both {
 }
 
 /// Looks over every open tunnel whenever the table changes. The order is a promise (see [`LiveTable::enforced`]): the
-/// table is in force, then tunnels that it revokes are told, then whoever waits for that hears of it.
+/// table is in force, then tunnels that it revokes are cut, then whoever waits for that hears of it.
 async fn apply_changes(door: Arc<Door>, mut routes: LiveRoutes) {
     loop {
         routes.changed().await;

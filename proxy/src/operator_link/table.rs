@@ -13,7 +13,7 @@ use crate::routes::Live;
 pub(super) enum Taken {
     /// More parts follow.
     Partly,
-    /// The table is in force, and tunnels that it revokes were told to end.
+    /// The table is in force, and tunnels that it revokes were cut.
     InForce(Position),
     /// It is not taken.
     Refused(ReadError),

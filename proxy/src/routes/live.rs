@@ -50,7 +50,7 @@ impl Live {
         number
     }
 
-    /// Waits until every tunnel that this publication, or a later one, does not allow was told to end. A new visitor
+    /// Waits until every tunnel that this publication, or a later one, does not allow was cut. A new visitor
     /// and a new tunnel meet the table from the moment it was published.
     pub async fn enforced(&self, publication: u64) {
         // The sender is ours: there is no error to wait for.

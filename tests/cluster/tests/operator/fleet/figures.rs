@@ -106,14 +106,15 @@ fn machine() -> Result<Machine, TestError> {
     Ok(Machine { idle: idle.iter().sum(), all: ticks.iter().sum() })
 }
 
-/// How long after a time each proxy had cut its part of so many tunnels, by its own log. Agents notice later: they have one
-/// thread for thousands.
+/// How long after the answer to a write, which began a little before, each proxy had cut its part of so many tunnels, by its
+/// own log. Agents notice later: they have one thread for thousands.
 pub(super) async fn cut(
     here: &Installation<'_, '_>,
     count: u64,
-    since: SystemTime,
+    began: SystemTime,
+    answered: SystemTime,
 ) -> Result<Vec<Duration>, TestError> {
-    let since = jiff::Timestamp::try_from(since)?;
+    let (began, answered) = (jiff::Timestamp::try_from(began)?, jiff::Timestamp::try_from(answered)?);
     let waiting = Instant::now();
     loop {
         let logs: Vec<String> = here.proxies.values().map(|proxy| proxy.process.said()).collect();
@@ -121,7 +122,8 @@ pub(super) async fn cut(
         let told = lines.filter_map(|line| {
             let at: jiff::Timestamp = line.split_whitespace().next()?.parse().ok()?;
             let cut = line.split_once(" tunnels=")?.1.split_whitespace().next()?.parse::<u64>().ok()?;
-            Some((Duration::try_from(at.duration_since(since)).ok()?, cut))
+            // What was cut before the answer came was cut in no time.
+            (at >= began).then(|| (Duration::try_from(at.duration_since(answered)).unwrap_or_default(), cut))
         });
         let (times, cut): (Vec<Duration>, Vec<u64>) = told.unzip();
         let cut: u64 = cut.iter().sum();

@@ -172,10 +172,11 @@ impl<'a, 'b> Fleet<'a, 'b> {
             // The world outside, which they are, takes no time from the proxies that it watches.
             self.agents.iter().try_for_each(|agents| agents.step_aside(true))?;
         }
-        let began = Instant::now();
+        let began = SystemTime::now();
         self.block(name, "Block").await?;
-        let (wrote, returned) = (began.elapsed(), SystemTime::now());
-        let times = figures::cut(&self.here, count as u64, returned).await?;
+        let answered = SystemTime::now();
+        let times = figures::cut(&self.here, count as u64, began, answered).await?;
+        let wrote = answered.duration_since(began).unwrap_or_default();
         print(&format!(
             "{name}: written in {wrote:.1?}; {count} cut by proxies within {times:.2?} after that"
         ));
